@@ -247,7 +247,10 @@ impl<'a> Cluster<'a> {
 
     /// The master's status.
     fn status(&self) -> anyhow::Result<Value> {
-        let answer = self.client.get(format!("{}/v1/status", self.url)).send()?;
+        let answer = self
+            .client
+            .get(format!("{}/api/v1/status", self.url))
+            .send()?;
         Ok(answer.error_for_status()?.json()?)
     }
 

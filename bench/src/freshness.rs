@@ -17,6 +17,8 @@
 //! rate, right after the run ([`round_trip`]). The bars: p50 at most 100 ms, p99 at most 300 ms,
 //! and no change that is not seen within [`LATEST`].
 
+mod round_trip;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -38,7 +40,6 @@ use crate::harness::load::{Marker, Schedule};
 use crate::harness::report::{Report, Row};
 use crate::harness::services::Services;
 use crate::harness::view::{connect, create_keyspace};
-use crate::round_trip;
 
 /// Time between two reads of a reader: the resolution of the result.
 const LOOK_EVERY: Duration = Duration::from_millis(2);

@@ -5,7 +5,7 @@
 //! bench/run ─► services ─► tidemill-bench NAME … ─► one report for each benchmark ─► results.jsonl
 //!                               │
 //!                               ├─► tidemill (the binary under test, a process of its own)
-//!                               └─► tidemill-bench baseline | exchange-peer (also processes)
+//!                               └─► tidemill-bench baseline | …-peer (also processes)
 //! ```
 //!
 //! A contestant always runs in a process of its own, so that the kernel's numbers of CPU time and
@@ -21,9 +21,9 @@ mod exchange;
 mod failover;
 mod freshness;
 mod harness;
+mod nexmark;
 mod processes;
 mod recovery;
-mod round_trip;
 
 use std::path::PathBuf;
 
@@ -67,6 +67,9 @@ struct Cli {
     /// Flags of `exchange`.
     #[command(flatten)]
     exchange: exchange::ExchangeArgs,
+    /// Flags of `nexmark`.
+    #[command(flatten)]
+    nexmark: nexmark::NexmarkArgs,
     /// A hidden subcommand, with which the benchmarks start this binary again.
     #[command(subcommand)]
     command: Option<Command>,
@@ -91,6 +94,8 @@ enum Name {
     Processes,
     /// A cluster whose processes are killed and frozen: seen when, live again when; and idle
     Failover,
+    /// Nexmark's queries, beside hand-written programs
+    Nexmark,
     /// A clean release build; let nothing else run
     Build,
 }
@@ -103,6 +108,9 @@ enum Command {
     /// One of the two processes that exchange rows
     #[command(hide = true)]
     ExchangePeer(exchange::PeerArgs),
+    /// One run of a query of Nexmark
+    #[command(hide = true)]
+    NexmarkPeer(nexmark::PeerArgs),
 }
 
 /// Runs the benchmarks one after the other. The first one that fails ends the run; the results
@@ -112,6 +120,7 @@ fn main() -> anyhow::Result<()> {
     match cli.command {
         Some(Command::Baseline(args)) => return baseline::run(&args),
         Some(Command::ExchangePeer(args)) => return exchange::peer(args),
+        Some(Command::NexmarkPeer(args)) => return nexmark::peer(&args),
         None => {}
     }
     let (defaults, named) = ([Name::Json, Name::Avro, Name::Freshness], &cli.names);
@@ -145,6 +154,7 @@ fn measure(name: Name, cli: &Cli) -> anyhow::Result<Report> {
         Name::Exchange => exchange::run(&cli.exchange, work),
         Name::Processes => processes::run(&cli.aggregate, services, tidemill, work),
         Name::Failover => failover::run(services, tidemill, work),
+        Name::Nexmark => nexmark::run(&cli.nexmark, services, work),
         Name::Build => clean_build::run(work),
     }
 }

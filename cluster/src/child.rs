@@ -5,7 +5,7 @@
 //! Invariants:
 //! 1. Nothing else is printed on stdout.
 //! 2. A process whose stdin ends, or whose stdout is closed, has lost its worker and ends at once
-//!    with [`exit::PEER_LOST`].
+//!    with [`ExitCode::PeerLost`].
 //! 3. From [`beat`] on, which each command calls right after [`begin`], heartbeats are sent
 //!    whatever the other threads do.
 
@@ -19,7 +19,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tidemill_protocol::{FromChild, Part, ProcessKey, ToChild, exit, output};
+use tidemill_protocol::exit::{ExitCode, PeerLost};
+use tidemill_protocol::{FromChild, Part, ProcessKey, ToChild, output};
 use tidemill_web::{self, Reach, Shown};
 
 /// Time between two heartbeats.
@@ -62,7 +63,7 @@ pub(crate) struct Updates {
 ///
 /// # Errors
 ///
-/// Stdin ended ([`exit::PeerLost`], exit code 3), or the line is not a valid begin for this
+/// Stdin ended ([`PeerLost`], exit code 3), or the line is not a valid begin for this
 /// command.
 pub(crate) fn begin(part: Part, stop: &Arc<AtomicBool>) -> anyhow::Result<(Begin, Updates)> {
     let mut stdin = BufReader::new(std::io::stdin());
@@ -81,7 +82,7 @@ pub(crate) fn begin(part: Part, stop: &Arc<AtomicBool>) -> anyhow::Result<(Begin
             host,
         },
         Some(other) => bail!("the first order is not how to begin: {other:?}"),
-        None => return Err(exit::PeerLost("stdin ended before the first order".into()).into()),
+        None => return Err(PeerLost("stdin ended before the first order".into()).into()),
     };
     let (key, processes) = (&begin.key, begin.processes);
     if key.part != part || begin.threads == 0 || key.index >= processes {
@@ -101,12 +102,12 @@ pub(crate) fn begin(part: Part, stop: &Arc<AtomicBool>) -> anyhow::Result<(Begin
             }
             Ok(Some(ToChild::Begin { .. })) => {
                 tracing::error!("a second order to begin");
-                signal_hook::low_level::exit(i32::from(exit::ERROR));
+                signal_hook::low_level::exit(ExitCode::Error.into());
             }
             Ok(None) => worker_is_gone("stdin ended"),
             Err(error) => {
                 tracing::error!("an order cannot be read: {error:#}");
-                signal_hook::low_level::exit(i32::from(exit::ERROR));
+                signal_hook::low_level::exit(ExitCode::Error.into());
             }
         }
     };
@@ -161,7 +162,7 @@ fn print(told: &Receiver<(FromChild, SyncSender<()>)>) {
 /// Ends this process, because its worker is gone.
 fn worker_is_gone(why: &str) -> ! {
     tracing::error!("the worker that started this process is gone ({why}): it ends too");
-    signal_hook::low_level::exit(i32::from(exit::PEER_LOST))
+    signal_hook::low_level::exit(ExitCode::PeerLost.into())
 }
 
 /// Sends a line to the worker.

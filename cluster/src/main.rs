@@ -58,10 +58,10 @@ fn main() -> ExitCode {
         Command::Manual(args) => manual::run(&args),
     };
     match ended {
-        Ok(()) => ExitCode::from(tidemill_protocol::exit::OK),
+        Ok(()) => tidemill_protocol::exit::ExitCode::Done.into(),
         Err(error) => {
             tidemill_protocol::output::error(&error);
-            ExitCode::from(tidemill_protocol::exit::code_of(&error))
+            tidemill_protocol::exit::code_of(&error).into()
         }
     }
 }

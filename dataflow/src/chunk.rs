@@ -28,6 +28,19 @@ pub(crate) struct Chunk<T = Epoch> {
 /// A collection as a stream between operators of one worker. It never crosses workers.
 pub(crate) type ChunkStream<'scope, T = Epoch> = StreamVec<'scope, T, Chunk<T>>;
 
+/// Rows of a source.
+#[derive(Debug, Clone)]
+pub(crate) struct SourceChunk {
+    /// The rows.
+    pub(crate) rows: Chunk,
+    /// The indexes of the columns that all of these rows have only placeholders in, because the
+    /// columns refused what the records say. Only views that do not read them have these rows.
+    pub(crate) lacking: Arc<[usize]>,
+}
+
+/// The rows of a source as a stream between operators of one worker.
+pub(crate) type SourceStream<'scope> = StreamVec<'scope, Epoch, SourceChunk>;
+
 impl<T: Copy> Chunk<T> {
     /// A chunk of rows that are each added once.
     pub(crate) fn insertions(epoch: T, batch: RecordBatch) -> Self {

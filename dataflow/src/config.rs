@@ -1,5 +1,6 @@
 //! Configuration of a job: its plan, its workers, its services and its limits.
 
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -123,8 +124,10 @@ pub struct Config {
     /// The state store's URL, for the journal and the checkpoints; see
     /// [`tidemill_state::store::open`].
     pub state: String,
-    /// The sink's URL; see [`tidemill_sinks::open`].
+    /// The URL of the sink of views that name none; see [`tidemill_sinks::open`].
     pub sink: String,
+    /// The URLs of the sinks that views name, by name; see [`tidemill_sinks::open_all`].
+    pub sinks: BTreeMap<String, String>,
     /// The topic of the dead letters.
     pub dead_letters: String,
     /// The number of workers, and the processes that they are in.

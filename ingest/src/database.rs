@@ -1,16 +1,13 @@
 //! Databases by URL: engine, connections, kinds of errors, lease times.
-//!
-//! PostgreSQL's errors are sorted by SQLSTATE (manual, appendix "PostgreSQL Error Codes").
-
-pub mod server;
 
 use std::time::Duration;
 
-use server::{Server, passes, refuses};
+use tidemill_postgres::Server;
 
 use crate::{Error, Kind, Result};
 
 pub(crate) use tidemill_log::schema::sql::quoted;
+pub(crate) use tidemill_postgres::failed as postgres_failed;
 
 /// How long a process that is silent keeps what it holds in a database: the right to capture, a
 /// claimed page, an open transaction.
@@ -71,21 +68,6 @@ pub(crate) fn lock_creation(transaction: &mut postgres::Transaction<'_>) -> Resu
     let locked = transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&CREATE_LOCK]);
     locked.map_err(|error| postgres_failed("lock for creating tables", error))?;
     Ok(())
-}
-
-/// An error of PostgreSQL: `Retry` for an unreachable or busy server, `Data` for all others.
-pub(crate) fn postgres_failed(doing: &str, error: postgres::Error) -> Error {
-    let kind = match error.code() {
-        None => Kind::Retry,
-        Some(code) if passes(code) => Kind::Retry,
-        Some(_) => Kind::Data,
-    };
-    let why = match error.as_db_error() {
-        Some(database) => database.message().to_owned(),
-        None => error.to_string(),
-    };
-    let refused = error.code().is_some_and(refuses);
-    Error::with_source(kind, format!("PostgreSQL: {doing}: {why}"), error).refused_if(refused)
 }
 
 /// An error of SQLite: `Retry` for a lock of another connection and a full disk, `Data` for all

@@ -11,9 +11,9 @@ use tidemill_log::health::{ANSWER_WAIT, PROBE, Role, now_ms};
 
 use crate::capture::slot_of;
 use crate::database::postgres_failed;
-use crate::database::server::Server;
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
+use tidemill_postgres::Server;
 
 pub mod slot;
 mod sqlite;

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tidemill_log::backoff::{Backoff, sleep};
 use tidemill_log::failpoint;
 use tidemill_log::health::Role;
@@ -97,7 +98,7 @@ pub fn run(options: Options, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result
         let fetching = std::thread::Builder::new()
             .name("tidemill-fetch".into())
             .spawn_scoped(scope, || {
-                stop_on_error(&stop, fetch(&options, &stats, &stop))
+                stop_on_error(&stop, fetch_on(&options, &stats, &stop))
             })
             .map_err(|error| Error::with_source(Kind::Retry, "no thread for fetching", error))?;
         let published = stop_on_error(&stop, publish(&options, &stats, &stop));
@@ -150,6 +151,14 @@ fn stop_on_error(stop: &AtomicBool, result: Result<()>) -> Result<()> {
 /// pages in a row.
 pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> {
     with_fetcher(options, stats, stop, |it| it.until_done())
+}
+
+/// The same, but goes on when the range is done, for pages that somebody requests then.
+fn fetch_on(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> {
+    with_fetcher(options, stats, stop, |it| {
+        it.stays = true;
+        it.until_done()
+    })
 }
 
 /// Runs `work` with an open ledger and landing; again when the database could not be reached.
@@ -242,6 +251,9 @@ struct Fetcher<'a> {
     tick: &'a Tick,
     /// See [`Fetch::tries`](crate::config::Fetch::tries).
     tries: u32,
+    /// Whether the run goes on when every page of the range is done, for pages that somebody
+    /// requests then.
+    stays: bool,
     /// Whether the pipeline has a `last_page`.
     is_range: bool,
     /// Number of pages that were refused without a later one that landed.
@@ -283,6 +295,7 @@ impl<'a> Fetcher<'a> {
             until: options.until,
             tick: &when.tick,
             tries: fetch.tries,
+            stays: false,
             is_range: when.last_page.is_some(),
             refused_in_a_row: 0,
             refused_page: 0,
@@ -304,19 +317,42 @@ impl<'a> Fetcher<'a> {
 
     /// Fetches what becomes due, until everything is done.
     fn until_done(&mut self) -> Result<()> {
+        let mut is_finished = false;
         while !self.stop.load(Ordering::Relaxed) {
             if self.is_enough()? {
                 return Ok(());
             }
-            match self.ledger.next()? {
-                Next::Finished => return self.finished(),
+            let next = self.ledger.next()?;
+            if !matches!(next, Next::Paused(_)) {
+                self.stats.pause(None);
+            }
+            match next {
+                Next::Finished if !self.stays => return self.finished(),
+                // Somebody may request pages again.
+                Next::Finished => {
+                    if !is_finished {
+                        self.finished()?;
+                        is_finished = true;
+                    }
+                    sleep(IDLE_MAX, self.stop);
+                }
+                Next::Paused(since) => self.pause(since),
                 Next::Idle(wait) | Next::AtEnd(wait) => sleep(wait.min(IDLE_MAX), self.stop),
                 Next::Fetch(claim) => {
+                    is_finished = false;
                     self.take(&claim)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Waits a moment in a pause.
+    fn pause(&self, since: Timestamp) {
+        if self.stats.pause(u64::try_from(since.as_millisecond()).ok()) {
+            tracing::info!("fetching is paused since {since:.0}");
+        }
+        sleep(IDLE_MAX, self.stop);
     }
 
     /// Fetches and lands a page. True when the page is over: it landed or failed for good.

@@ -64,6 +64,8 @@ pub struct Stats {
     settled: AtomicBool,
     /// The snapshot that this process read, if it read one.
     snapshot: Mutex<SnapshotProgress>,
+    /// Since when fetching is paused, in milliseconds since 1970; 0 while it is not.
+    paused_ms: AtomicU64,
     /// Why publishing is interrupted; `None` while it runs.
     waiting: Mutex<Option<String>>,
 }
@@ -124,6 +126,18 @@ impl Stats {
             let capturing = self.capturing.load(Ordering::Relaxed);
             (!capturing).then(|| "opening the capture".to_owned())
         })
+    }
+
+    /// Notes since when fetching is paused, in milliseconds since 1970; `None` when it is not. True
+    /// when that is new.
+    pub(crate) fn pause(&self, since_ms: Option<u64>) -> bool {
+        let since_ms = since_ms.unwrap_or(0);
+        self.paused_ms.swap(since_ms, Ordering::Relaxed) != since_ms
+    }
+
+    /// Since when fetching is paused, in milliseconds since 1970; `None` while it is not.
+    pub fn paused_ms(&self) -> Option<u64> {
+        Some(self.paused_ms.load(Ordering::Relaxed)).filter(|since| *since > 0)
     }
 
     /// Whether the capture is being opened. Until it is open, tables that are read as a snapshot

@@ -27,6 +27,8 @@ use tidemill_randomuser::{Fault, Request, Server, Source};
 mod answers;
 #[path = "fetching/once.rs"]
 mod once;
+#[path = "fetching/requests.rs"]
+mod requests;
 
 const LEASE: Duration = Duration::from_secs(30);
 

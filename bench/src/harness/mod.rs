@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`child`] | a measured process: wall time, CPU time, peak memory |
 //! | [`load`] | the commits of `freshness`, on a schedule |
+//! | [`random`] | numbers that are the same everywhere |
 //! | [`report`] | rows, medians and bars; as a table and as JSON |
 //! | [`services`] | the URLs of the services |
 //! | [`topic`] | topics that are filled once |
@@ -12,6 +13,7 @@
 
 pub(crate) mod child;
 pub(crate) mod load;
+pub(crate) mod random;
 pub(crate) mod report;
 pub(crate) mod services;
 pub(crate) mod topic;

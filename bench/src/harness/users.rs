@@ -1,13 +1,14 @@
 //! Generated users that the benchmarks count: flat, 14 fields, about 440 bytes as JSON, and equal
 //! for the same index on every machine. Also their expected aggregates.
 //!
-//! The fields are modelled on those of randomuser.me. The generator is SplitMix64, whose numbers
-//! depend on nothing but the state, so that the users are equal in all releases.
+//! The fields are modelled on those of randomuser.me.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
+
+use crate::harness::random::Random;
 
 /// Version of what [`Users`] generates. Raise it with every change, so that a topic with older
 /// users is not reused.
@@ -136,8 +137,8 @@ pub(crate) struct User {
 /// Generates users one after the other, reusing the memory of one user.
 #[derive(Default)]
 pub(crate) struct Users {
-    /// The state of the generator.
-    state: u64,
+    /// Where the fields come from.
+    random: Random,
     /// The user that was made last.
     user: User,
 }
@@ -150,36 +151,25 @@ impl Users {
         &self.user
     }
 
-    /// SplitMix64: small, and its numbers do not change with the version of a library.
-    fn draw(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number from 0 to `bound` - 1. The tiny bias of the remainder does not matter here.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.draw() % bound
-    }
-
-    /// One of these words.
-    fn one_of(&mut self, words: &[&'static str]) -> &'static str {
-        let index = self.below(words.len() as u64) as usize;
-        words.get(index).copied().unwrap_or_default()
-    }
-
     /// Makes the next user. The order of the draws is part of [`VERSION`].
     fn fill(&mut self) -> std::fmt::Result {
-        let (a, b) = (self.draw(), self.draw());
-        let (first, last) = (self.one_of(&FIRST), self.one_of(&LAST));
-        let country = self.one_of(&COUNTRIES);
-        let (street, city) = (self.one_of(&STREETS), self.one_of(&CITIES));
-        let (colour, animal) = (self.one_of(&COLOURS), self.one_of(&ANIMALS));
-        let age = 18 + self.below(63);
-        let man = self.below(2) == 0;
-        let (n, month, day) = (self.below(10_000), 1 + self.below(12), 1 + self.below(28));
-        let (hour, minute, second) = (self.below(24), self.below(60), self.below(60));
+        let (a, b) = (self.random.draw(), self.random.draw());
+        let (first, last) = (self.random.one_of(&FIRST), self.random.one_of(&LAST));
+        let country = self.random.one_of(&COUNTRIES);
+        let (street, city) = (self.random.one_of(&STREETS), self.random.one_of(&CITIES));
+        let (colour, animal) = (self.random.one_of(&COLOURS), self.random.one_of(&ANIMALS));
+        let age = 18 + self.random.below(63);
+        let man = self.random.below(2) == 0;
+        let (n, month, day) = (
+            self.random.below(10_000),
+            1 + self.random.below(12),
+            1 + self.random.below(28),
+        );
+        let (hour, minute, second) = (
+            self.random.below(24),
+            self.random.below(60),
+            self.random.below(60),
+        );
         let user = &mut self.user;
         for text in [
             &mut user.id,

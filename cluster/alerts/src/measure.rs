@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill_protocol::JobStatus;
+use tidemill_protocol::{JobState, JobStatus};
 
 /// How the value of a measure is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +40,13 @@ pub enum Measure {
     ServicesDown,
     /// Bytes of WAL that PostgreSQL keeps for the replication slot.
     WalKept,
+    /// The used share, in percent, of the fullest disk with state or embedded files of the job.
+    DiskUsed,
 }
 
 impl Measure {
     /// All measures, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Freshness,
         Self::Lag,
         Self::Behind,
@@ -56,6 +58,7 @@ impl Measure {
         Self::NotRunning,
         Self::ServicesDown,
         Self::WalKept,
+        Self::DiskUsed,
     ];
 
     /// The name in `alerts.toml`.
@@ -73,6 +76,7 @@ impl Measure {
             Self::NotRunning => "not_running",
             Self::ServicesDown => "services_down",
             Self::WalKept => "wal_kept",
+            Self::DiskUsed => "disk_used",
         }
     }
 
@@ -91,6 +95,7 @@ impl Measure {
             Self::NotRunning => "1 while the job should run and does not",
             Self::ServicesDown => "services that are down",
             Self::WalKept => "WAL that PostgreSQL keeps for the replication slot",
+            Self::DiskUsed => "percent in use of the fullest disk with state or embedded files",
         }
     }
 
@@ -133,13 +138,14 @@ impl Measure {
             // Before the first epoch or the first checkpoint there is nothing to compare.
             Self::CheckpointAge => (job.epoch > 0 && job.checkpointed > 0)
                 .then(|| seconds(job.epoch.saturating_sub(job.checkpointed))),
-            Self::WorkersMissing => Some(match job.state.as_str() {
-                "stopped" => 0.0,
+            Self::WorkersMissing => Some(match job.state {
+                JobState::Stopped => 0.0,
                 _ => count(job.workers_wanted.saturating_sub(job.workers)),
             }),
             Self::NotRunning => {
-                let fine = ["running", "degraded", "draining", "stopped"];
-                Some(f64::from(!fine.contains(&job.state.as_str())))
+                let fine = job.state.is_live()
+                    || matches!(job.state, JobState::Draining | JobState::Stopped);
+                Some(f64::from(!fine))
             }
             Self::ServicesDown => {
                 let down = job.dependencies.iter().filter(|it| it.is_down());
@@ -148,6 +154,10 @@ impl Measure {
             Self::WalKept => {
                 let ingest = job.ingest.as_ref()?;
                 ingest.wal_kept.map(|bytes| bytes as f64)
+            }
+            Self::DiskUsed => {
+                let (free, size) = job.disk_free.zip(job.disk_size)?;
+                (size > 0).then(|| 100.0 * (1.0 - free as f64 / size as f64))
             }
         }
     }
@@ -189,6 +199,9 @@ impl Measure {
                 "count by (job) (tidemill_job_dependency_up == 0 or tidemill_dependency_up == 0)"
             }
             Self::WalKept => "max by (job) (tidemill_ingest_wal_kept_bytes)",
+            Self::DiskUsed => {
+                "max by (job) (100 - 100 * tidemill_disk_free_bytes / tidemill_disk_size_bytes)"
+            }
         }
     }
 }

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidemill_protocol::JobStatus;
 
 use crate::{Rule, Rules};
@@ -24,7 +24,7 @@ const CHANGES_KEPT_MAX: usize = 500;
 const COUNTER_EVERY_MS: u64 = 5_000;
 
 /// The state of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "state", content = "since_ms")]
 pub enum State {
     /// The value is within the limit, or was never known.
@@ -36,7 +36,7 @@ pub enum State {
 }
 
 /// A rule that began to fire, or was resolved.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// When, in ms since 1970.
     pub at_ms: u64,
@@ -84,6 +84,42 @@ impl Alerts {
         }
     }
 
+    /// What outlives the process.
+    #[must_use]
+    pub fn saved(&self) -> Saved {
+        let rule = |it: &Watched| SavedRule {
+            name: it.rule.name.clone(),
+            when: it.rule.when.text(),
+            state: it.state,
+            counter: it.counter.clone(),
+        };
+        Saved {
+            rules: self.rules.iter().map(rule).collect(),
+            changes: self.changes.clone(),
+        }
+    }
+
+    /// Goes on where another process ended. A rule whose condition is another one now begins anew,
+    /// and so does a counter that nobody has looked at for longer than its window.
+    pub fn restore(&mut self, saved: Saved, now: u64) {
+        for watched in &mut self.rules {
+            let when = &watched.rule.when;
+            let same = |it: &&SavedRule| it.name == watched.rule.name && it.when == when.text();
+            let Some(found) = saved.rules.iter().find(same) else {
+                continue;
+            };
+            watched.state = found.state;
+            let window = when.measure.window();
+            let window = window.map_or(0, |window| window.as_millis() as u64);
+            if found.counter.is_within(window, now) {
+                watched.counter = found.counter.clone();
+            }
+        }
+        self.changes = saved.changes;
+        let over = self.changes.len().saturating_sub(CHANGES_KEPT_MAX);
+        self.changes.drain(..over);
+    }
+
     /// Evaluates all rules over a status of `now` (ms since 1970). Returns what changed.
     pub fn look(&mut self, job: &JobStatus, now: u64) -> Vec<Change> {
         let changes: Vec<Change> = self
@@ -106,6 +142,36 @@ impl Alerts {
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter()
     }
+}
+
+/// The states of the rules of one job, as they are kept in a store.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saved {
+    rules: Vec<SavedRule>,
+    changes: VecDeque<Change>,
+}
+
+impl Saved {
+    /// Whether the rules are in the same states, whatever their counters.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let states = |it: &Self| -> Vec<(String, State)> {
+            let rules = it.rules.iter();
+            rules.map(|rule| (rule.name.clone(), rule.state)).collect()
+        };
+        states(self) == states(other) && self.changes == other.changes
+    }
+}
+
+/// The state of one rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SavedRule {
+    name: String,
+    /// The condition, so that another one of the same name is not taken for this one.
+    when: String,
+    #[serde(flatten)]
+    state: State,
+    counter: Counter,
 }
 
 impl Watched {
@@ -139,7 +205,7 @@ impl Watched {
 }
 
 /// How much a counter rose within a window.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Counter {
     /// The counter when it was last seen.
     last: Option<f64>,
@@ -150,6 +216,13 @@ struct Counter {
 }
 
 impl Counter {
+    /// Whether somebody looked at the counter within the last `window` ms.
+    fn is_within(&self, window: u64, now: u64) -> bool {
+        self.seen
+            .back()
+            .is_some_and(|(at, _)| now.saturating_sub(*at) <= window)
+    }
+
     /// Takes a value in and says what the counter rose by within the window.
     fn rose(&mut self, value: f64, now: u64, window: u64) -> f64 {
         let rise = match self.last {
@@ -219,6 +292,40 @@ mod tests {
         assert!(firing(&mut alerts, &job(None, 0), 3_000).is_empty());
         let states: Vec<State> = alerts.rules().map(|it| it.state).collect();
         assert_eq!(states, [State::Firing(2_000)]);
+    }
+
+    #[test]
+    fn a_new_process_goes_on_and_says_nothing_again() {
+        let mut first = alerts("lag > 5s", "0s");
+        assert_eq!(firing(&mut first, &job(Some(6_000), 0), 1_000), [true]);
+        let text = serde_json::to_string(&first.saved()).unwrap();
+        let saved: Saved = serde_json::from_str(&text).unwrap();
+        assert_eq!(saved, first.saved());
+        let mut next = alerts("lag > 5s", "0s");
+        next.restore(saved.clone(), 9_000);
+        assert!(firing(&mut next, &job(Some(6_000), 0), 9_000).is_empty());
+        assert_eq!(firing(&mut next, &job(Some(1_000), 0), 10_000), [false]);
+        assert_eq!(next.changes().count(), 2);
+        // Another condition begins anew.
+        let mut other = alerts("lag > 4s", "0s");
+        other.restore(saved, 9_000);
+        assert_eq!(firing(&mut other, &job(Some(6_000), 0), 9_000), [true]);
+    }
+
+    #[test]
+    fn what_a_counter_rose_by_is_new_also_for_the_next_process() {
+        let mut first = alerts("new_dead_letters > 0", "0s");
+        let minute = 60_000;
+        assert!(firing(&mut first, &job(None, 7), minute).is_empty());
+        assert_eq!(firing(&mut first, &job(None, 9), 2 * minute), [true]);
+        let mut next = alerts("new_dead_letters > 0", "0s");
+        next.restore(first.saved(), 3 * minute);
+        assert!(firing(&mut next, &job(None, 9), 3 * minute).is_empty());
+        assert_eq!(next.rules().next().unwrap().value, Some(2.0));
+        // After a long time what a counter says is not new.
+        let mut late = alerts("new_dead_letters > 0", "0s");
+        late.restore(first.saved(), 60 * minute);
+        assert_eq!(firing(&mut late, &job(None, 99), 60 * minute), [false]);
     }
 
     #[test]

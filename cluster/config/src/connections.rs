@@ -8,6 +8,7 @@
 //! connection that is not named is the embedded SQLite file. A password in a flag is refused,
 //! because every user of the machine can see the flags of a process.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -19,6 +20,7 @@ mod credentials;
 mod file;
 mod given;
 mod kafka;
+mod sinks;
 
 use credentials::Service;
 use file::Found;
@@ -83,6 +85,10 @@ pub struct ConnectionArgs {
         hide_env_values = true
     )]
     pub data: Option<String>,
+    /// A sink that views name by WITH (sink = 'NAME'): postgres://user@host/db?schema=…,
+    /// cassandra://… or sqlite://FILE; may be given several times, and as TIDEMILL_SINK_NAME_URL
+    #[arg(long, value_name = "NAME=URL")]
+    pub sink: Vec<String>,
     /// Where the journal and the checkpoints are kept: file://DIRECTORY or s3://BUCKET/PREFIX
     /// [default: the SQLite file, with Cassandra ./tidemill-state]
     #[arg(
@@ -104,14 +110,16 @@ pub struct Connections {
     pub log: String,
     /// The schema registry.
     pub registry: String,
-    /// Where the views are served.
+    /// Where the views are served that name no sink.
     pub sink: String,
+    /// The sinks that views name, by name.
+    pub sinks: BTreeMap<String, String>,
     /// Where journal and checkpoints are.
     pub state: String,
     /// The embedded file, whether or not a stage uses it.
     pub data: PathBuf,
     /// The connections that were named, as they were given, by the names of their flags.
-    pub named: Vec<(&'static str, String)>,
+    pub named: Vec<(String, String)>,
 }
 
 impl Connections {
@@ -124,7 +132,9 @@ impl Connections {
     pub fn resolve(args: &ConnectionArgs, folder: &Path) -> anyhow::Result<Self> {
         let found = file::read(folder)?;
         let all = all(args, found.as_ref());
-        let named = named(&all);
+        let mut named = named(&all);
+        let (sinks, given) = sinks::resolve(&args.sink, found.as_ref())?;
+        named.extend(given);
         let [postgres, kafka, registry, cassandra, data, state] = all;
         let data = data.map_or_else(|| DATA.to_owned(), |said| said.value);
         let data = data.strip_prefix("sqlite://").unwrap_or(&data).to_owned();
@@ -141,10 +151,11 @@ impl Connections {
         let settings = kafka::settings(found.as_ref())?;
         let kafka = kafka.or_else(|| kafka::brokers(&settings));
         let connections = Self {
-            database: credentials::postgres(engine(postgres, urls::postgres, &embedded)?)?,
+            database: of("postgres").postgres(engine(postgres, urls::postgres, &embedded)?)?,
             log: kafka::with(engine(kafka, urls::kafka, &embedded)?, settings),
             registry: of("registry").registry(engine(registry, urls::registry, &embedded)?)?,
             sink: of("cassandra").cassandra(engine(cassandra, urls::cassandra, &embedded)?)?,
+            sinks,
             state: String::new(),
             data: data.into(),
             named,
@@ -152,7 +163,11 @@ impl Connections {
         for url in [&connections.database, &connections.log] {
             redact::remember(url);
         }
-        for url in [&connections.registry, &connections.sink] {
+        let sinks = connections.sinks.values();
+        for url in [&connections.registry, &connections.sink]
+            .into_iter()
+            .chain(sinks)
+        {
             redact::remember(url);
         }
         // Bindings must be as durable as the rows that depend on them. Therefore the journal is in
@@ -172,13 +187,23 @@ impl Connections {
     }
 
     /// The stages' names and URLs for messages, without secrets.
-    pub fn described(&self) -> [(&'static str, String); 4] {
-        [
-            ("database", redact::place(&self.database)),
-            ("log", redact::place(&self.log)),
-            ("registry", redact::place(&self.registry)),
-            ("views", redact::place(&self.sink)),
-        ]
+    pub fn described(&self) -> Vec<(String, String)> {
+        let stages = [
+            ("database", &self.database),
+            ("log", &self.log),
+            ("registry", &self.registry),
+            ("views", &self.sink),
+        ];
+        let stages = stages
+            .into_iter()
+            .map(|(stage, url)| (stage.to_owned(), url));
+        let sinks = self
+            .sinks
+            .iter()
+            .map(|(name, url)| (format!("sink {name}"), url));
+        let all = stages.chain(sinks);
+        all.map(|(stage, url)| (stage, redact::place(url)))
+            .collect()
     }
 }
 
@@ -231,7 +256,7 @@ fn all(args: &ConnectionArgs, found: Option<&Found>) -> [Option<Given>; 6] {
 }
 
 /// The connections that were named.
-fn named(all: &[Option<Given>; 6]) -> Vec<(&'static str, String)> {
+fn named(all: &[Option<Given>; 6]) -> Vec<(String, String)> {
     let names = [
         "postgres",
         "kafka",
@@ -242,7 +267,7 @@ fn named(all: &[Option<Given>; 6]) -> Vec<(&'static str, String)> {
     ];
     let named = names.into_iter().zip(all);
     named
-        .filter_map(|(name, said)| Some((name, said.as_ref()?.value.clone())))
+        .filter_map(|(name, said)| Some((name.to_owned(), said.as_ref()?.value.clone())))
         .collect()
 }
 

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod connections;
+pub mod disk;
 pub mod hosts;
 pub mod lease;
 pub mod pipeline;

@@ -54,7 +54,10 @@ pub fn dataflow(connections: &Connections, name: &str, health: &Health) {
     probes.log(&connections.log, name);
     probes.registry(&connections.registry);
     probes.state(&connections.state);
-    probes.views(&connections.sink);
+    probes.views(Role::Views, &connections.sink);
+    for (name, url) in &connections.sinks {
+        probes.views(Role::of_sink(name), url);
+    }
     probes.start();
 }
 
@@ -194,14 +197,14 @@ impl Probes {
         });
     }
 
-    /// Probes the sink.
-    fn views(&mut self, url: &str) {
-        if !self.declare(Role::Views, url) {
+    /// Probes a sink.
+    fn views(&mut self, role: Role, url: &str) {
+        if !self.declare(role, url) {
             return;
         }
         let url = url.to_owned();
         let mut opened = None;
-        self.ask(Role::Views, PROBE_EVERY, move || {
+        self.ask(role, PROBE_EVERY, move || {
             let probe = match &mut opened {
                 Some(probe) => probe,
                 None => opened.insert(tidemill_sinks::Probe::new(&url, ANSWER_WAIT)?),

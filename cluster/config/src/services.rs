@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 use tidemill_ingest::config::Fetch;
-use tidemill_ingest::database::server::Server;
 use tidemill_ingest::fetch::Client;
+use tidemill_postgres::Server;
 use tidemill_protocol::redact;
 
 use crate::connections::Connections;
@@ -32,11 +32,18 @@ pub fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Result<Strin
         ("PostgreSQL", &connections.database, 5432, postgres),
         ("Kafka", &connections.log, 9092, kafka),
         ("the registry", &connections.registry, 80, registry),
-        ("Cassandra", &connections.sink, 9042, cassandra),
+        ("Cassandra", &connections.sink, 9042, sink),
         ("S3", &connections.state, 0, s3),
     ];
+    let sinks = connections.sinks.values().map(|url| -> (_, &str, _, Ask) {
+        match url.starts_with("postgres") {
+            true => ("PostgreSQL (sink)", url, 5432, sink),
+            false => ("Cassandra (sink)", url, 9042, sink),
+        }
+    });
     let asked = all
         .into_iter()
+        .chain(sinks)
         .filter(|(_, url, ..)| !url.starts_with("sqlite://") && !url.starts_with("file://"));
     asked
         .map(|(name, url, port, ask)| {
@@ -130,7 +137,8 @@ pub fn are_sink_and_state_there(connections: &Connections) -> bool {
             None => ask(url).is_ok(),
         }
     };
-    there(&connections.sink, cassandra) && there(&connections.state, s3)
+    let mut sinks = connections.sinks.values().chain([&connections.sink]);
+    sinks.all(|url| there(url, sink)) && there(&connections.state, s3)
 }
 
 /// Asks PostgreSQL for its version, and refuses a `wal_level` with which nothing can be captured.
@@ -166,7 +174,7 @@ fn s3(url: &str) -> anyhow::Result<String> {
     Ok("S3 API".to_owned())
 }
 
-/// Asks Cassandra for its version.
-fn cassandra(url: &str) -> anyhow::Result<String> {
-    Ok(tidemill_sinks::ask_cassandra(url, WAIT)?)
+/// Asks the service of a sink for its version.
+fn sink(url: &str) -> anyhow::Result<String> {
+    Ok(tidemill_sinks::version(url, WAIT)?)
 }

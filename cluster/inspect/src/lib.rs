@@ -16,7 +16,9 @@
 //! | `GET /capture` | [`capture`]: slot, retained WAL, snapshot |
 //! | `GET /plan` | [`plan`]: sources, views, their operators |
 //! | `GET /runs` | [`runs`]: the pages of the ingest's ledger |
+//! | `POST /fetching/{request}` | [`runs::requests`]: pause, resume, fetch now, backfill |
 //! | `GET /views/{view}/rows` | [`rows`]: rows of the view's table |
+//! | `POST /views/{view}/verify`, `GET /verification` | [`verified`]: is a table right? |
 //! | `GET /dead-letters`, `/dead-letters/{number}` | [`letters`]: grouped reasons, one letter |
 //! | `POST /dead-letters/replay` | [`letters::replay`]: letters put back |
 
@@ -24,11 +26,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tidemill_config::connections::Connections;
+use tidemill_config::disk::{self, Disk};
 use tidemill_config::pipeline::Folder;
 use tidemill_dataflow::job;
 use tidemill_ingest::stats;
 use tidemill_ir::Job;
 use tidemill_log::Result;
+use tidemill_log::health::Health;
 use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
 use tidemill_sinks::Sink;
@@ -44,6 +48,7 @@ mod rows;
 mod runs;
 mod schemas;
 mod topics;
+mod verified;
 
 pub use refusal::Refusal;
 pub use routes::{PATHS, is_of_ingest, routes};
@@ -66,6 +71,8 @@ pub struct Inspected {
     slot: Mutex<capture::Seen>,
     /// The sizes of the records of topics at earlier requests.
     sizes: Mutex<topics::Sizes>,
+    /// The newest verification of a view.
+    verification: verified::Kept,
 }
 
 /// An [`Inspected`] that is set once the process knows its connections.
@@ -109,7 +116,13 @@ impl Inspected {
             opened: Mutex::default(),
             slot: Mutex::default(),
             sizes: Mutex::default(),
+            verification: verified::Kept::default(),
         }
+    }
+
+    /// The fullest disk of those that hold the job's state and embedded files.
+    pub fn disk(&self) -> Option<Disk> {
+        disk::fullest(&self.connections)
     }
 
     /// The log.
@@ -124,9 +137,10 @@ impl Inspected {
         once(&mut locked(&self.opened).registry, open)
     }
 
-    /// The sink that serves the views.
-    fn sink(&self) -> Result<Arc<dyn Sink>> {
-        let open = || tidemill_sinks::open(&self.connections.sink);
+    /// The sinks that serve the views of the plan.
+    fn sink(&self, plan: &Job) -> Result<Arc<dyn Sink>> {
+        let Connections { sink, sinks, .. } = &self.connections;
+        let open = || tidemill_sinks::open_all(sink, sinks, plan, &Health::default());
         once(&mut locked(&self.opened).sink, open)
     }
 

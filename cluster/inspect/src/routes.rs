@@ -13,7 +13,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::refusal::{Answer, Refusal, failed};
-use crate::{Inspected, Later, capture, letters, messages, plan, rows, runs, schemas, topics};
+use crate::runs::requests::{Pages, request};
+use crate::{
+    Inspected, Later, capture, letters, messages, plan, rows, runs, schemas, topics, verified,
+};
 
 /// Limit of requests that run at a time. Further ones are refused.
 pub(crate) const REQUESTS_MAX: usize = 4;
@@ -32,7 +35,7 @@ struct Shared {
 type Kept = State<Arc<Shared>>;
 
 /// The paths of all routes below `/api/v1/jobs/{job}`.
-pub const PATHS: [&str; 13] = [
+pub const PATHS: [&str; 16] = [
     "/topics",
     "/topics/{topic}",
     "/topics/{topic}/messages",
@@ -42,7 +45,10 @@ pub const PATHS: [&str; 13] = [
     "/capture",
     "/plan",
     "/runs",
+    "/fetching/{request}",
     "/views/{view}/rows",
+    "/views/{view}/verify",
+    "/verification",
     "/dead-letters",
     "/dead-letters/{number}",
     "/dead-letters/replay",
@@ -51,7 +57,8 @@ pub const PATHS: [&str; 13] = [
 /// Whether the ingest knows most about a path below `/api/v1/jobs/{job}`, else the dataflow does.
 #[must_use]
 pub fn is_of_ingest(path: &str) -> bool {
-    path.ends_with("/capture") || path.ends_with("/runs")
+    let is_request = path.rsplit('/').nth(1) == Some("fetching");
+    path.ends_with("/capture") || path.ends_with("/runs") || is_request
 }
 
 /// The routes of one job, below `/api/v1/jobs/{job}`. They make services do work and show data: put
@@ -69,7 +76,10 @@ pub fn routes(later: Later) -> Router {
         .route("/capture", get(captured))
         .route("/plan", get(planned))
         .route("/runs", get(ledger))
+        .route("/fetching/{request}", post(fetching))
         .route("/views/{view}/rows", get(view_rows))
+        .route("/views/{view}/verify", post(verify))
+        .route("/verification", get(verification))
         .route("/dead-letters", get(all_letters))
         .route("/dead-letters/{number}", get(one_letter))
         .route("/dead-letters/replay", post(replay))
@@ -214,6 +224,22 @@ async fn ledger(State(shared): Kept, Path(job): Path<String>) -> Response {
     told(shared, job, runs::runs).await
 }
 
+async fn fetching(
+    State(shared): Kept,
+    Path((job, word)): Path<(String, String)>,
+    given: Body,
+) -> Response {
+    // Only a backfill has a body.
+    let pages = match word.as_str() {
+        "backfill" => body::<Pages>(given).await,
+        _ => Ok(Pages::default()),
+    };
+    match pages {
+        Ok(pages) => told(shared, job, move |it| request(it, &word, &pages)).await,
+        Err(refused) => refused,
+    }
+}
+
 async fn view_rows(
     State(shared): Kept,
     Path((job, view)): Path<(String, String)>,
@@ -223,6 +249,21 @@ async fn view_rows(
         Ok(asked) => told(shared, job, move |it| rows::read(it, &view, &asked)).await,
         Err(refused) => refused.into_response(),
     }
+}
+
+async fn verify(
+    State(shared): Kept,
+    Path((job, view)): Path<(String, String)>,
+    given: Body,
+) -> Response {
+    match body::<verified::Wanted>(given).await {
+        Ok(wanted) => told(shared, job, move |it| verified::begin(it, &view, wanted)).await,
+        Err(refused) => refused,
+    }
+}
+
+async fn verification(State(shared): Kept, Path(job): Path<String>) -> Response {
+    told(shared, job, |it| Ok(verified::newest(it))).await
 }
 
 async fn all_letters(

@@ -9,6 +9,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde::{Deserialize, Serialize};
+use tidemill_ir::Job;
 use tidemill_log::{Error, Kind};
 use tidemill_sinks::Table;
 
@@ -64,8 +65,8 @@ pub(crate) struct Rows {
 /// `Missing` when the job has no such view, or the view has no table; `Wrong` for a key that does
 /// not fit.
 pub(crate) fn read(job: &Inspected, view: &str, asked: &Asked) -> Answer<Rows> {
-    let table = table(job, view)?;
-    let sink = job.sink()?;
+    let (table, plan) = table(job, view)?;
+    let sink = job.sink(&plan)?;
     let sink = sink.read_back()?;
     let mut found = Rows {
         view: view.to_owned(),
@@ -101,19 +102,18 @@ pub(crate) fn read(job: &Inspected, view: &str, asked: &Asked) -> Answer<Rows> {
     Ok(found)
 }
 
-/// The table of a view.
-fn table(job: &Inspected, view: &str) -> Answer<Table> {
-    let plan = job.plan()?;
+/// The table of a view, and the plan of the job.
+fn table(job: &Inspected, view: &str) -> Answer<(Table, Arc<Job>)> {
     let name = &job.name;
-    let found = plan.iter().flat_map(|plan| &plan.views);
-    let found = found.into_iter().find(|it| it.name == view);
     let missing = || Refusal::Missing(format!("job `{name}` has no view `{view}`"));
+    let plan = job.plan()?.ok_or_else(missing)?;
+    let found = plan.views.iter().find(|it| it.name == view);
     let found = found.ok_or_else(missing)?;
     let output = found.output.as_ref().ok_or_else(|| {
         let why = format!("view `{view}` has no primary key, so it has no table");
         Refusal::Missing(why)
     })?;
-    Ok(Table::of(found, output))
+    Ok((Table::of(found, output), plan))
 }
 
 /// The columns of a table.

@@ -1,8 +1,12 @@
-//! The ledger of a job's ingest: which pages were due, and what became of each.
+//! The ledger of a job's ingest: which pages were due, what became of each, and what people ask of
+//! the fetcher ([`requests`]).
+
+pub(crate) mod requests;
 
 use std::time::Duration;
 
 use serde::Serialize;
+use tidemill_ingest::config::Tick;
 use tidemill_ingest::schedule;
 
 use crate::Inspected;
@@ -18,6 +22,13 @@ const LEASE: Duration = Duration::from_secs(30);
 pub(crate) struct Runs {
     /// Whether the pipeline fetches anything.
     fetches: bool,
+    /// Since when fetching is paused, in ms since 1970.
+    paused_ms: Option<i64>,
+    /// The first page of the pipeline, and the last one if it has one.
+    first_page: u64,
+    last_page: Option<u64>,
+    /// Time between two pages, in ms; absent with a cron pattern.
+    every_ms: Option<u64>,
     /// The pages, the newest first.
     runs: Vec<Run>,
 }
@@ -54,7 +65,13 @@ pub(crate) fn runs(job: &Inspected) -> Answer<Runs> {
         return Ok(Runs::default());
     };
     let database = &job.connections.database;
-    let mut ledger = schedule::open(database, &job.name, &feed.schedule, LEASE)?;
+    let when = &feed.schedule;
+    let mut ledger = schedule::open(database, &job.name, when, LEASE)?;
+    let paused = schedule::requests::open(database, &job.name, when)?.paused()?;
+    let every = match &when.tick {
+        Tick::Every(every) => u64::try_from(every.as_millis()).ok(),
+        Tick::Cron(_) => None,
+    };
     let runs = ledger.history(RUNS_MAX)?.into_iter().map(|run| Run {
         page: run.page,
         due_ms: run.due_at.as_millisecond(),
@@ -68,6 +85,10 @@ pub(crate) fn runs(job: &Inspected) -> Answer<Runs> {
     });
     Ok(Runs {
         fetches: true,
+        paused_ms: paused.map(|at| at.as_millisecond()),
+        first_page: when.first_page,
+        last_page: when.last_page,
+        every_ms: every,
         runs: runs.collect(),
     })
 }

@@ -5,14 +5,12 @@
 //! other record its own ones. What a version breaks is not guessed: the views are planned with that
 //! version as the newest one, and the planner's refusal is shown.
 
-mod reads;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidemill_ir::{Format, Job};
+use tidemill_ir::{Format, Job, reads};
 use tidemill_log::registry::{Registered, Registry};
 
 use crate::refusal::{Answer, Refusal};
@@ -142,7 +140,15 @@ fn readers(plan: &Job, source: usize, column: Option<&str>) -> Vec<String> {
     let reading = all.filter(|(view, _)| {
         let reads = reads::of_view(plan, *view);
         let columns = reads.get(&source);
-        columns.is_some_and(|columns| column.is_none_or(|it| columns.contains(it)))
+        let fields = plan.sources.get(source).map(|it| it.schema.fields());
+        let name = |it: &usize| Some(fields?.get(*it)?.name().as_str());
+        let is_read = |column| {
+            columns
+                .iter()
+                .flat_map(|it| it.iter())
+                .any(|it| name(it) == column)
+        };
+        columns.is_some() && (column.is_none() || is_read(column))
     });
     reading.map(|(_, view)| view.name.clone()).collect()
 }
@@ -532,5 +538,37 @@ mod tests {
         assert_eq!(back.plans, Some(false));
         assert!(back.why.as_ref().unwrap().contains("country"), "{back:?}");
         assert_eq!(back.removed[0].views, ["v"]);
+    }
+
+    #[test]
+    fn a_view_reads_what_its_rows_depend_on() {
+        let table = |name: &str| {
+            format!(
+                "CREATE TABLE {name} (id text, country text, age bigint, city text)
+                   WITH (topic = '{name}', format = 'json', envelope = 'upsert');"
+            )
+        };
+        let sql = format!(
+            "{} {}
+             CREATE MATERIALIZED VIEW adults WITH (primary_key = 'id') AS
+               SELECT id, country FROM people WHERE age > 17;
+             CREATE MATERIALIZED VIEW counted WITH (primary_key = 'country') AS
+               SELECT country, count(*) AS n FROM adults GROUP BY country;
+             CREATE MATERIALIZED VIEW placed WITH (primary_key = 'id') AS
+               SELECT p.id, s.city FROM people AS p JOIN shops AS s ON p.country = s.country;",
+            table("people"),
+            table("shops"),
+        );
+        let job = tidemill_plan::compile(&sql, "views.sql", None).unwrap();
+        let readers = |source: &str, column: &str| {
+            let source = job.sources.iter().position(|it| it.name == source).unwrap();
+            readers(&job, source, Some(column)).join(" ")
+        };
+        assert_eq!(readers("people", "age"), "adults counted");
+        assert_eq!(readers("people", "country"), "adults counted placed");
+        assert_eq!(readers("people", "id"), "adults placed");
+        assert_eq!(readers("shops", "country"), "placed");
+        assert_eq!(readers("shops", "city"), "placed");
+        assert_eq!(readers("people", "city"), "");
     }
 }

@@ -19,7 +19,8 @@
 //!    `page::SCAN_BYTES_MAX` bytes of lines for it.
 //! 4. Only files that were found in the folder are opened, never one that a cursor names.
 //!
-//! Over HTTP, a page is what `GET /v1/logs` answers. The parameters are the fields of [`Query`]:
+//! Over HTTP, a page is what `GET /api/v1/logs` answers. The parameters are the fields of
+//! [`Query`]:
 //!
 //! ```
 //! let query = tidemill_logs::Query {
@@ -53,6 +54,9 @@ pub use merged::Peers;
 pub use page::{Line, Page, Query, level};
 pub use source::tail;
 
+/// The path of a worker's own lines, which the master asks for.
+pub(crate) const PATH: &str = "/cluster/logs";
+
 /// State of the route.
 struct Served {
     /// The worker's name in the lines and cursors.
@@ -63,16 +67,21 @@ struct Served {
     token: Option<Token>,
 }
 
-/// Route `GET /v1/logs` of a worker: the lines of a folder, under the name `worker`. Needs the
+/// Route [`PATH`] of a worker: the lines of a folder, under the name `worker`. Needs the
 /// token if there is one.
-pub fn routes(worker: String, folder: PathBuf, token: Option<Token>) -> Router {
+pub fn routes(worker: &str, folder: PathBuf, token: Option<Token>) -> Router {
+    routes_at(PATH, worker, folder, token)
+}
+
+/// The same at another path.
+pub fn routes_at(path: &str, worker: &str, folder: PathBuf, token: Option<Token>) -> Router {
     let served = Served {
-        worker,
+        worker: worker.to_owned(),
         folder,
         token,
     };
     Router::new()
-        .route("/v1/logs", get(answer))
+        .route(path, get(answer))
         .with_state(Arc::new(served))
 }
 

@@ -54,7 +54,7 @@ impl Peers {
                 .map(|(name, http)| {
                     let ask = || match self.way.other(http) {
                         Ok(worker) => worker
-                            .get("/v1/logs", &query.pairs())
+                            .get(super::PATH, &query.pairs())
                             .unwrap_or_else(|failure| missing(name, &failure)),
                         Err(error) => missing(name, &error),
                     };

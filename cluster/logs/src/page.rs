@@ -21,7 +21,7 @@ pub(super) const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"]
 /// file.
 pub(crate) type Cursor = BTreeMap<String, (u64, u64)>;
 
-/// The query of `GET /v1/logs`. Fields that are not set exclude nothing.
+/// The query of `GET /api/v1/logs`. Fields that are not set exclude nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Query {

@@ -15,7 +15,6 @@
 //! * `server` serves HTTP; `state_log` makes the durable state durable.
 //! * [`tidemill_protocol`] defines the messages. `docs/decisions/0015` explains the design.
 
-mod audit;
 mod inspected;
 mod listen;
 mod machine;
@@ -27,7 +26,6 @@ mod transition_log;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -40,9 +38,10 @@ use tidemill_state::store;
 use tidemill_web::api::history;
 use tokio::runtime::{Builder, Runtime};
 
-use self::audit::Audit;
 use self::listen::Ready;
 use self::state_log::StateLog;
+use tidemill_web::api::alerts::Alerting;
+use tidemill_web::api::audit::Audit;
 
 pub use self::machine::status::alone;
 
@@ -119,7 +118,7 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     let store = store::open(&url)?;
-    let audit = Audit::open(Arc::clone(&store))?;
+    let audit = Audit::new(&url, FOLDER);
     let state_log = StateLog::new(store);
     let durable = state_log.take_over(&address.to_string())?;
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -128,7 +127,8 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let master = mailbox::Master::new(durable, state_log)?;
     let peers = Peers::new(given, args.log.log_dir.clone())?;
     let at = address.to_string();
-    let facts = server::facts(&master.mailbox(), token, tls.is_some());
+    let alerts = Alerting::stored(&url, FOLDER);
+    let facts = server::facts(&master.mailbox(), (token, tls.is_some()), alerts);
     runtime.spawn(history::sample(facts.clone()));
     let router = server::router(master.mailbox(), (facts, audit), peers, &url, &at);
     let ready = {
@@ -145,6 +145,9 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     runtime.shutdown_background();
     ended
 }
+
+/// The folder of the store below which the audit log and the states of alerts are.
+const FOLDER: &str = "cluster";
 
 /// Builds the runtime of the HTTP server.
 fn runtime() -> anyhow::Result<Runtime> {

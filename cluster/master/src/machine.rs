@@ -119,6 +119,7 @@ impl State {
             self.roster.forgive(away);
         }
         self.roster.settle(self.now);
+        self.forget_drained();
         let mut actions = Vec::new();
         let mut held = Vec::new();
         let mut is_new = false;
@@ -239,8 +240,8 @@ impl State {
         component.step(&mut here)
     }
 
-    /// Free slots of the present workers for a component without processes. Empty while the
-    /// component has processes, because it then places nothing.
+    /// Free slots of the present workers that are not drained, for a component without processes.
+    /// Empty while the component has processes, because it then places nothing.
     fn free_for(&self, name: &str, part: Part) -> Vec<Free> {
         let component = self.components.get(&(name.to_owned(), part));
         let has_processes = component.is_some_and(|component| {
@@ -271,7 +272,10 @@ impl State {
             let of = (key.job.as_str(), key.part, key.generation);
             key.part == Part::Dataflow && !current.contains(&of)
         };
-        let present = self.roster.present().map(|worker| {
+        let drained = &self.durable.drained;
+        let present = self.roster.present();
+        let present = present.filter(|worker| !drained.contains(&worker.report.worker));
+        let present = present.map(|worker| {
             let report = &worker.report;
             // A process of an earlier generation still runs and takes an unknown number of slots:
             // nothing is placed on its worker until it ended.

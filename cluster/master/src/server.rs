@@ -5,14 +5,14 @@
 //!
 //! | route | who asks | answer |
 //! |---|---|---|
-//! | `POST /v1/workers/{id}/report` | a worker, once a second | its assignment |
+//! | `POST /cluster/workers/{id}/report` | a worker, once a second | its assignment |
 //! | `GET …/{id}/orders?after=V` | a worker | its assignment, newer than V or after 2 s |
-//! | `POST /v1/jobs`, `/v1/jobs/{name}/stop` … | users | a sentence, when the change is durable |
+//! | `POST /api/v1/jobs`, `…/{name}/stop` … | users | a sentence, when the change is durable |
 //! | `POST` to [`readable::path`] | `tidemill wait` | whether all commits are readable |
-//! | `GET /v1/logs` | users | a page of the merged logs |
+//! | `GET /api/v1/logs` | users | a page of the merged logs |
 //! | `/api/v1/jobs/{name}/topics` … | users | passed on to a process |
-//! | `GET /v1/status`, `/v1/jobs`, `/v1/jobs/{name}` | anybody | the status |
-//! | `GET /v1/targets` | Prometheus | where metrics are |
+//! | `GET /api/v1/status`, `/api/v1/jobs` … | users | the status ([`tidemill_web::api`]) |
+//! | `GET /api/v1/targets` | Prometheus | where metrics are |
 //! | `GET /healthz`, `/readyz` | anybody | liveness, readiness |
 //!
 //! 1. A request that changes state, and every request of a worker, needs the token if the master
@@ -35,15 +35,16 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tidemill_logs::Peers;
-use tidemill_protocol::api::Failure;
+use tidemill_protocol::api::{CLUSTER, Failure, api};
 use tidemill_protocol::token::Token;
 use tidemill_protocol::{JobSpec, Part, Report, Status, WorkerId};
+use tidemill_web::api::alerts::Alerting;
+use tidemill_web::api::audit::{Audit, audited};
 use tidemill_web::api::session::{self, Session};
 use tidemill_web::api::{Facts, Later};
 use tidemill_web::readable;
 use tidemill_web::readable::{QUESTION_BYTES_MAX, Question};
 
-use super::audit::{Audit, audited};
 use super::inspected;
 use super::mailbox::{Busy, Mailbox};
 use super::spec;
@@ -105,7 +106,11 @@ impl From<Refusal> for Failed {
 type Answer = Result<Response, Failed>;
 
 /// What the pages read: the status of the master's thread, and its history.
-pub(crate) fn facts(mailbox: &Mailbox, token: Option<Token>, tls: bool) -> Facts {
+pub(crate) fn facts(
+    mailbox: &Mailbox,
+    (token, tls): (Option<Token>, bool),
+    alerts: Alerting,
+) -> Facts {
     let session = Session {
         kind: "master",
         features: &["audit", "changes", "logs"],
@@ -123,7 +128,7 @@ pub(crate) fn facts(mailbox: &Mailbox, token: Option<Token>, tls: bool) -> Facts
         session,
         status: Arc::new(status),
         history: Arc::default(),
-        alerts: Arc::default(),
+        alerts: Arc::new(alerts),
     }
 }
 
@@ -146,19 +151,15 @@ pub(crate) fn router(
     let passed_on = inspected::routes(app.mailbox.clone(), Arc::clone(&app.peers))
         .layer(from_fn_with_state(audit.clone(), audited));
     let guarded = Router::new()
-        .route("/v1/workers/{id}/report", post(report))
-        .route("/v1/workers/{id}/orders", get(orders))
+        .route(&format!("{CLUSTER}/workers/{{id}}/report"), post(report))
+        .route(&format!("{CLUSTER}/workers/{{id}}/orders"), get(orders))
         .route(&readable::path("{name}"), post(readable))
-        .merge(shared("/v1", &audit))
-        .merge(shared("/api/v1", &audit))
+        .merge(users(&audit))
         .merge(passed_on.with_state(()))
         .merge(audit.router().with_state(()))
         .layer(from_fn_with_state(facts.session.clone(), session::guard));
     let open = Router::new()
-        .route("/v1/jobs", get(jobs))
-        .route("/v1/jobs/{name}", get(job))
-        .route("/v1/status", get(status))
-        .route("/v1/targets", get(targets))
+        .route(&api("targets"), get(targets))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready));
     guarded
@@ -187,16 +188,17 @@ async fn body<T: DeserializeOwned>(body: Body, most: usize, what: &str) -> Resul
         .map_err(|error| Failed(StatusCode::BAD_REQUEST, format!("{what}: {error}")))
 }
 
-/// The guarded routes that users have below both prefixes: `/v1`, of the first clients, and
-/// `/api/v1`. Changes are audited.
-fn shared(prefix: &str, audit: &Audit) -> Router<App> {
-    let at = |path: &str| format!("{prefix}/{path}");
+/// The guarded routes that users have, beside those of [`tidemill_web::api`]. Changes are audited.
+fn users(audit: &Audit) -> Router<App> {
+    let at = api;
     Router::new()
         .route(&at("jobs"), post(submit))
         .route(&at("jobs/{name}/stop"), post(stop))
         .route(&at("jobs/{name}/restart"), post(restart))
         .route(&at("jobs/{name}/rescale"), post(rescale))
         .route(&at("jobs/{name}/remove"), post(remove))
+        .route(&at("workers/{id}/drain"), post(drain))
+        .route(&at("workers/{id}/undrain"), post(undrain))
         .route(&at("logs"), get(logs))
         .layer(from_fn_with_state(audit.clone(), audited))
 }
@@ -298,6 +300,14 @@ async fn remove(State(app): State<App>, Path(name): Path<String>) -> Answer {
     command(&app, Command::Remove(name)).await
 }
 
+async fn drain(State(app): State<App>, Path(id): Path<WorkerId>) -> Answer {
+    command(&app, Command::Drain(id)).await
+}
+
+async fn undrain(State(app): State<App>, Path(id): Path<WorkerId>) -> Answer {
+    command(&app, Command::Undrain(id)).await
+}
+
 /// Query of `rescale`.
 #[derive(Debug, Deserialize)]
 struct Size {
@@ -330,7 +340,7 @@ async fn readable(State(app): State<App>, Path(name): Path<String>, given: Body)
         Some(why) => format!("job `{name}` is {}: {why}", job.state),
         None => format!("job `{name}` is {}", job.state),
     };
-    if ["stopped", "failed"].contains(&job.state.as_str()) {
+    if job.state.is_over() {
         let answer = readable::Answer {
             ended: Some(state),
             ..readable::Answer::default()
@@ -362,10 +372,6 @@ async fn readable(State(app): State<App>, Path(name): Path<String>, given: Body)
     Ok(Json(answer).into_response())
 }
 
-async fn status(State(app): State<App>) -> Answer {
-    Ok(Json(app.mailbox.status().await?).into_response())
-}
-
 /// One page of the merged logs of all workers and of the master itself.
 async fn logs(
     State(app): State<App>,
@@ -378,17 +384,6 @@ async fn logs(
     let page =
         page.map_err(|error| Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(Json(page).into_response())
-}
-
-async fn jobs(State(app): State<App>) -> Answer {
-    Ok(Json(app.mailbox.status().await?.jobs).into_response())
-}
-
-async fn job(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    let jobs = app.mailbox.status().await?.jobs;
-    let found = jobs.into_iter().find(|job| job.name == name);
-    let found = found.ok_or_else(|| Failed(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
-    Ok(Json(found).into_response())
 }
 
 /// Readiness: whether the store of the master's state answers.

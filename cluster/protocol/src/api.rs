@@ -32,6 +32,20 @@ const PASSED_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Limit of a refusal's text that is shown, in bytes.
 const REFUSAL_BYTES_MAX: u64 = 2000;
 
+/// The path of a route of the API that users have. What workers and processes say to one another is
+/// below [`CLUSTER`] instead.
+///
+/// ```
+/// assert_eq!(tidemill_protocol::api::api("jobs"), "/api/v1/jobs");
+/// ```
+pub fn api(route: &str) -> String {
+    format!("/api/v1/{route}")
+}
+
+/// The first part of the paths by which workers, processes and the master speak to one another.
+/// They are of one version, so these routes may change with any release.
+pub const CLUSTER: &str = "/cluster";
+
 /// Which master, and how to speak to it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Master (the token is in TIDEMILL_TOKEN or TIDEMILL_TOKEN_FILE)")]
@@ -202,7 +216,7 @@ impl Master {
     ///
     /// As for [`Master::get`].
     pub fn job(&self, name: &str) -> Result<Option<JobStatus>, Failure> {
-        let status: Status = self.get("/v1/status", &[])?;
+        let status: Status = self.get(&api("status"), &[])?;
         Ok(status.jobs.into_iter().find(|job| job.name == name))
     }
 

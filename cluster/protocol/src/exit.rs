@@ -11,30 +11,88 @@ use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// The command did everything, or was stopped cleanly.
-pub const OK: u8 = 0;
-/// Something outside this program is wrong: the pipeline's files, a service, or the data.
-pub const ERROR: u8 = 1;
-/// The command line or a connection is wrong (also the code that clap uses).
-pub const USAGE: u8 = 2;
-/// Another process of the job died or cannot be reached, or the worker that started this process is
-/// gone. The cause is in the log of the other process.
-pub const PEER_LOST: u8 = 3;
-/// `verify` found differences that were not repaired.
-pub(crate) const DIFFERENT: u8 = 4;
-/// Another process runs the pipeline. Nothing was started or removed.
-pub(crate) const HELD: u8 = 5;
-/// A job is degraded, or did not reach the desired state in time; it continues. Or `wait` timed
-/// out, or `ingest --once` was stopped before it was done.
-pub(crate) const NOT_YET: u8 = 6;
-/// `ingest --once` is done, except for pages that failed for good.
-pub(crate) const INCOMPLETE: u8 = 7;
-/// `wait`: the job is stopped or failed.
-pub(crate) const ENDED: u8 = 8;
-/// An invariant of this program does not hold: a panic.
-pub(crate) const BUG: u8 = 101;
-/// Ended at once by a second signal.
-pub(crate) const INTERRUPTED: u8 = 130;
+/// How a command ends: the exit code of its process.
+///
+/// ```
+/// use tidemill_protocol::exit::ExitCode;
+/// assert_eq!(ExitCode::Held.code(), 5);
+/// assert_eq!(ExitCode::of(5), Some(ExitCode::Held));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// The command did everything, or was stopped cleanly.
+    Done = 0,
+    /// Something outside this program is wrong: the pipeline's files, a service, or the data.
+    Error = 1,
+    /// The command line or a connection is wrong (also the code that clap uses).
+    Usage = 2,
+    /// Another process of the job died or cannot be reached, or the worker that started this
+    /// process is gone. The cause is in the log of the other process.
+    PeerLost = 3,
+    /// `verify` found differences that were not repaired.
+    Different = 4,
+    /// Another process runs the pipeline. Nothing was started or removed.
+    Held = 5,
+    /// A job is degraded, or did not reach the desired state in time; it continues. Or `wait` timed
+    /// out, or `ingest --once` was stopped before it was done.
+    NotYet = 6,
+    /// `ingest --once` is done, except for pages that failed for good.
+    Incomplete = 7,
+    /// `wait`: the job is stopped or failed.
+    Ended = 8,
+    /// An invariant of this program does not hold: a panic.
+    Bug = 101,
+    /// Ended at once by a second signal.
+    Interrupted = 130,
+}
+
+impl ExitCode {
+    /// All codes, rising.
+    pub const ALL: [Self; 11] = [
+        Self::Done,
+        Self::Error,
+        Self::Usage,
+        Self::PeerLost,
+        Self::Different,
+        Self::Held,
+        Self::NotYet,
+        Self::Incomplete,
+        Self::Ended,
+        Self::Bug,
+        Self::Interrupted,
+    ];
+
+    /// The number that the system gets.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The meaning of the code with which a process ended; `None` for one that no command uses.
+    #[must_use]
+    pub fn of(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| i32::from(*it) == code)
+    }
+
+    /// Whether a process ended with this code.
+    #[must_use]
+    pub fn is(self, code: Option<i32>) -> bool {
+        code == Some(self.into())
+    }
+}
+
+impl From<ExitCode> for i32 {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code.code())
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code.code())
+    }
+}
 
 /// The exit codes in the text of `--help`.
 pub const HELP: &str = "\
@@ -52,23 +110,24 @@ Exit codes:
   101  a bug of tidemill; please report the log
   130  stopped at once by a second Ctrl-C";
 
-/// Error for wrong usage: the command line or a connection (exit code [`USAGE`]).
+/// Error for wrong usage: the command line or a connection (exit code [`ExitCode::Usage`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
 
 /// Error: tables differ from their views. The text names the views and the numbers of rows (exit
-/// code `DIFFERENT`).
+/// code [`ExitCode::Different`]).
 #[derive(Debug, thiserror::Error)]
 #[error("the tables are not what the views should hold: {0}")]
 pub struct Different(pub String);
 
-/// Error: another process of the job, or the worker of this one, is gone (exit code [`PEER_LOST`]).
+/// Error: another process of the job, or the worker of this one, is gone (exit code
+/// [`ExitCode::PeerLost`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PeerLost(pub String);
 
-/// Error: another process runs the pipeline (exit code `HELD`).
+/// Error: another process runs the pipeline (exit code [`ExitCode::Held`]).
 #[derive(Debug, thiserror::Error)]
 #[error("the {component} of pipeline `{pipeline}` runs already: {who}, since {since}")]
 pub struct Held {
@@ -84,12 +143,12 @@ pub struct Held {
     pub instead: String,
 }
 
-/// Error: a job has not reached the desired state and continues (exit code `NOT_YET`).
+/// Error: a job has not reached the desired state and continues (exit code [`ExitCode::NotYet`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotYet(pub String);
 
-/// Error: this number of pages failed for good (exit code `INCOMPLETE`).
+/// Error: this number of pages failed for good (exit code [`ExitCode::Incomplete`]).
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{count} {pages} failed for good; `tidemill dead-letters list --stage fetch` says why",
@@ -98,29 +157,29 @@ pub struct NotYet(pub String);
 )]
 pub struct Incomplete(pub u64);
 
-/// Error: a job does not run any more (exit code `ENDED`).
+/// Error: a job does not run any more (exit code [`ExitCode::Ended`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Ended(pub String);
 
 /// The exit code of an error that ended a command.
-pub fn code_of(error: &anyhow::Error) -> u8 {
+pub fn code_of(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(|cause| cause.is::<Usage>()) {
-        USAGE
+        ExitCode::Usage
     } else if error.is::<PeerLost>() {
-        PEER_LOST
+        ExitCode::PeerLost
     } else if error.is::<Different>() {
-        DIFFERENT
+        ExitCode::Different
     } else if error.is::<Held>() {
-        HELD
+        ExitCode::Held
     } else if error.is::<NotYet>() {
-        NOT_YET
+        ExitCode::NotYet
     } else if error.is::<Incomplete>() {
-        INCOMPLETE
+        ExitCode::Incomplete
     } else if error.is::<Ended>() {
-        ENDED
+        ExitCode::Ended
     } else {
-        ERROR
+        ExitCode::Error
     }
 }
 
@@ -133,7 +192,7 @@ pub fn exit_on_panic() {
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         let code = panic_code(message);
-        if code == PEER_LOST {
+        if code == ExitCode::PeerLost {
             let lost = peer_of(thread);
             tracing::error!(
                 thread,
@@ -182,11 +241,11 @@ fn message_of<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
 }
 
 /// Whether a panic is a lost peer or a bug. The texts are those of timely for a lost peer.
-fn panic_code(message: &str) -> u8 {
+fn panic_code(message: &str) -> ExitCode {
     if message.starts_with("timely communication error:") || message == "MergeQueue poisoned." {
-        PEER_LOST
+        ExitCode::PeerLost
     } else {
-        BUG
+        ExitCode::Bug
     }
 }
 
@@ -201,7 +260,7 @@ pub fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
         // The order matters: the second signal must find the flag already set.
         signal_hook::flag::register_conditional_shutdown(
             signal,
-            i32::from(INTERRUPTED),
+            i32::from(ExitCode::Interrupted),
             Arc::clone(&stop),
         )?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
@@ -214,11 +273,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_help_names_every_code() {
+        for code in ExitCode::ALL {
+            let line = format!("\n  {:<4} ", code.code());
+            assert!(HELP.contains(&line), "{line:?}");
+        }
+    }
+
+    #[test]
     fn a_lost_peer_is_told_from_a_bug() {
         let lost = "timely communication error: reading data: socket closed";
-        assert_eq!(panic_code(lost), PEER_LOST);
-        assert_eq!(panic_code("MergeQueue poisoned."), PEER_LOST);
-        assert_eq!(panic_code("index out of bounds"), BUG);
+        assert_eq!(panic_code(lost), ExitCode::PeerLost);
+        assert_eq!(panic_code("MergeQueue poisoned."), ExitCode::PeerLost);
+        assert_eq!(panic_code("index out of bounds"), ExitCode::Bug);
     }
 
     #[test]
@@ -237,9 +304,9 @@ mod tests {
     #[test]
     fn usage_is_found_below_context() {
         let error = anyhow::Error::new(Usage("no".into())).context("above");
-        assert_eq!(code_of(&error), USAGE);
-        assert_eq!(code_of(&anyhow::anyhow!("else")), ERROR);
+        assert_eq!(code_of(&error), ExitCode::Usage);
+        assert_eq!(code_of(&anyhow::anyhow!("else")), ExitCode::Error);
         let lost = anyhow::Error::new(PeerLost("process 1 is not there".into()));
-        assert_eq!(code_of(&lost), PEER_LOST);
+        assert_eq!(code_of(&lost), ExitCode::PeerLost);
     }
 }

@@ -5,7 +5,7 @@
 //!                 ◄─────────────────────Assignment─────   (also by long poll: GET …/orders)
 //! tidemill worker ──stdin: a line of ToChild──────────► tidemill dataflow, tidemill ingest
 //!                 ◄────────stdout: a line of FromChild─
-//! tidemill status ──GET /v1/status────────────────────► tidemill master: Status
+//! tidemill status ──GET /api/v1/status────────────────► tidemill master: Status
 //! ```
 //!
 //! All messages are JSON: over HTTP between workers, clients and the master, and as lines on a
@@ -20,12 +20,15 @@ pub mod api;
 pub mod exit;
 pub mod output;
 pub mod redact;
+mod state;
 pub mod token;
 pub mod urls;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use state::JobState;
 
 /// Identifies a worker process from its start to its end. A worker that is started again has
 /// another id.
@@ -273,6 +276,16 @@ pub struct Heartbeat {
     /// Bytes of WAL that PostgreSQL keeps for the slot of an ingest; `None` when nobody knows.
     #[serde(default)]
     pub wal_kept: Option<u64>,
+    /// Since when the fetching of an ingest is paused; `None` while it is not.
+    #[serde(default)]
+    pub paused_ms: Option<u64>,
+    /// Free bytes of the fullest disk that holds state or embedded files of the job; `None` when
+    /// nobody knows, or everything is elsewhere.
+    #[serde(default)]
+    pub disk_free: Option<u64>,
+    /// Bytes of the whole disk.
+    #[serde(default)]
+    pub disk_size: Option<u64>,
     /// The median time from commit to readable over the last seconds (process 0 only).
     pub freshness_p50_ms: Option<u64>,
     /// The 99th percentile of the same.
@@ -325,6 +338,9 @@ pub struct OperatorHeartbeat {
     pub rows: Option<i64>,
     /// Approximate bytes of the operator's arrangements.
     pub bytes: Option<i64>,
+    /// Time spent in the operator by each worker thread of one process, in µs; empty in the sums
+    /// over several processes.
+    pub threads_us: Vec<u64>,
 }
 
 /// The state of a service, as one process or all processes of a job see it.
@@ -360,7 +376,7 @@ impl DependencyStatus {
     }
 }
 
-/// The status of a cluster: `GET /v1/status`, `tidemill status --json`, and the control
+/// The status of a cluster: `GET /api/v1/status`, `tidemill status --json`, and the control
 /// center.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -405,6 +421,8 @@ pub struct WorkerStatus {
     pub silent_ms: u64,
     /// The version of Tidemill.
     pub version: String,
+    /// Whether somebody drained the worker: it gets no processes any more.
+    pub drained: bool,
 }
 
 /// The status of a job.
@@ -413,10 +431,8 @@ pub struct WorkerStatus {
 pub struct JobStatus {
     /// The name.
     pub name: String,
-    /// `running`, `degraded`, `starting`, `waiting`, `draining`, `restarting`, `stopped` or
-    /// `failed`. The job is `running` when its views are live and everything that feeds them is up.
-    /// It is `degraded` when the views are live and something that feeds them is not.
-    pub state: String,
+    /// The state of the whole job.
+    pub state: JobState,
     /// The reason for the state, or what differs from what was asked for.
     pub why: Option<String>,
     /// The generation of the job's journal.
@@ -465,6 +481,11 @@ pub struct JobStatus {
     pub sink_p50_ms: Option<u64>,
     /// The 99th percentile of the same.
     pub sink_p99_ms: Option<u64>,
+    /// Free bytes of the fullest disk that holds state or embedded files of the job; `None` when
+    /// nobody knows.
+    pub disk_free: Option<u64>,
+    /// Bytes of that disk.
+    pub disk_size: Option<u64>,
     /// The ingest; `None` for a job without one.
     pub ingest: Option<IngestStatus>,
     /// Rows of each view, all at one epoch; empty while the processes have no epoch in common.
@@ -473,6 +494,8 @@ pub struct JobStatus {
     pub operators: Vec<OperatorHeartbeat>,
     /// The processes that workers reported.
     pub processes: Vec<ProcessStatus>,
+    /// Rules of the job that fire, as the server knows that evaluates them.
+    pub alerts_firing: u64,
     /// The last failures of both components, newest first.
     pub failures: Vec<Failure>,
     /// The text of the pipeline's `alerts.toml`, for the process that evaluates its rules. It is
@@ -485,8 +508,8 @@ pub struct JobStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IngestStatus {
-    /// A word as in [`JobStatus::state`], for the ingest alone.
-    pub state: String,
+    /// The state of the ingest alone.
+    pub state: JobState,
     /// The reason for the state.
     pub why: Option<String>,
     /// Generations that failed since the job was last submitted or restarted by hand.
@@ -500,6 +523,9 @@ pub struct IngestStatus {
     /// Bytes of WAL that PostgreSQL keeps for the slot; `None` when nobody knows.
     #[serde(default)]
     pub wal_kept: Option<u64>,
+    /// Since when fetching is paused, in ms; `None` while it is not.
+    #[serde(default)]
+    pub paused_ms: Option<u64>,
 }
 
 /// The status of one process of a job.

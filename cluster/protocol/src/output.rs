@@ -34,7 +34,7 @@ fn write(to: &mut dyn Write, text: &str) {
     let written = to.write_all(text.as_bytes()).and_then(|()| to.flush());
     if written.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
         // The reader (`| head`) has seen enough.
-        signal_hook::low_level::exit(i32::from(crate::exit::OK));
+        signal_hook::low_level::exit(crate::exit::ExitCode::Done.into());
     }
 }
 

@@ -131,6 +131,32 @@ pub fn cassandra(given: &str) -> Parsed {
     })
 }
 
+/// A sink that views name: a URL of PostgreSQL or Cassandra, or `sqlite://FILE`. The scheme must be
+/// given, since it chooses the engine.
+///
+/// ```
+/// use tidemill_protocol::urls::sink;
+///
+/// assert_eq!(sink("postgresql://db/shop").unwrap(), "postgres://db/shop");
+/// assert!(sink("db/shop").is_err());
+/// ```
+///
+/// # Errors
+///
+/// The scheme is missing or unknown, or the rest is not valid. The text says what would be right.
+pub fn sink(given: &str) -> Parsed {
+    match given.split_once("://") {
+        Some(("postgres" | "postgresql", _)) => postgres(given),
+        Some(("cassandra", _)) => cassandra(given),
+        Some(("sqlite", file)) => sqlite(file),
+        Some((scheme, _)) => Err(format!(
+            "unknown scheme `{scheme}://` of a sink, expected postgres://, cassandra:// or \
+             sqlite://"
+        )),
+        None => Err("expected postgres://…, cassandra://… or sqlite://FILE".to_owned()),
+    }
+}
+
 /// State: `file://DIRECTORY`, a directory, `s3://BUCKET[/PREFIX]`, or `sqlite://FILE`.
 ///
 /// ```

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tidemill_dataflow::job;
 use tidemill_ingest::stats as ingest;
@@ -17,7 +18,10 @@ use tidemill_web::Shown;
 ///
 /// The texts are without secrets.
 pub(crate) fn of(shown: &Shown, http: &str) -> Heartbeat {
+    let disk = shown.disk();
     let mut beat = Heartbeat {
+        disk_free: disk.map(|disk| disk.free),
+        disk_size: disk.map(|disk| disk.size),
         http: http.to_owned(),
         doing: shown.doing().map(|why| redact::text(&why).into_owned()),
         dependencies: shown.dependencies(),
@@ -43,6 +47,7 @@ fn ingest(beat: &mut Heartbeat, stats: &ingest::Stats) {
     beat.lag_known = unpublished.is_known();
     beat.dead_letters = stats.dead_letters.load(Relaxed);
     beat.wal_kept = stats.wal_kept();
+    beat.paused_ms = stats.paused_ms();
 }
 
 /// Fills in the statistics of a dataflow.
@@ -79,11 +84,17 @@ fn operators(all: BTreeMap<String, job::Operator>) -> Vec<OperatorHeartbeat> {
     all.truncate(OPERATORS_TOLD_MAX);
     let told = |(name, operator): (String, job::Operator)| OperatorHeartbeat {
         name,
-        busy_us: u64::try_from(operator.busy.as_micros()).unwrap_or(u64::MAX),
+        busy_us: micros(&operator.busy),
         rows: operator.held.map(|held| whole(held.rows)),
         bytes: operator.held.map(|held| whole(held.bytes)),
+        threads_us: operator.by_worker.iter().map(micros).collect(),
     };
     all.into_iter().map(told).collect()
+}
+
+/// A time for the protocol, in µs.
+fn micros(time: &Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A count for the protocol, which has signed numbers.
@@ -94,7 +105,6 @@ fn whole(count: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use tidemill_protocol::{Part, ProcessKey};

@@ -114,7 +114,8 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// The SQL is invalid, or a schema is not known yet (kind `Retry`).
+/// The SQL is invalid, a view names a sink that is not given, or a schema is not known yet (kind
+/// `Retry`).
 pub(crate) fn compile(
     folder: &Folder,
     connections: &Connections,
@@ -126,9 +127,11 @@ pub(crate) fn compile(
     let registry = registry_at_hand(connections)?;
     let expected = Expected::new(registry, ingest, &connections.database);
     let compiled = views.compile(Some(&expected));
-    Ok(Some(compiled.map_err(|error| {
-        views.explained(error, &connections.database)
-    })?))
+    let job = compiled.map_err(|error| views.explained(error, &connections.database))?;
+    match tidemill_sinks::unknown(&job, &connections.sinks) {
+        Some(error) => Err(error.into()),
+        None => Ok(Some(job)),
+    }
 }
 
 /// The registry; `None` if it is an embedded file that does not exist, because a check creates no

@@ -427,6 +427,7 @@ pub(crate) fn config(
         registry: Some(connections.registry.clone()),
         state: connections.state.clone(),
         sink: connections.sink.clone(),
+        sinks: connections.sinks.clone(),
         dead_letters: topic_of(name),
         workers,
         codec: Engine::default(),

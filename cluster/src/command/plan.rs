@@ -29,6 +29,7 @@ pub(crate) fn plan(args: &PipelineArgs) -> anyhow::Result<()> {
     };
     // An embedded file that does not exist must not be created by looking.
     let file = connections.sink.strip_prefix("sqlite://");
+    let file = file.filter(|_| connections.sinks.is_empty());
     if file.is_some_and(|file| !Path::new(file).exists()) {
         output::line("nothing is there yet: every view is new");
         return Ok(());

@@ -13,6 +13,7 @@
 //!    before the notes about them, the table of a view before its frontier, and all tables before
 //!    the state. A removal that stopped at any point is finished by the same command.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -185,8 +186,8 @@ struct Parts {
     log: Option<Arc<dyn Log>>,
     /// The registry, for subjects.
     registry: Option<Arc<dyn Registry>>,
-    /// The sink, for tables of views.
-    sink: Option<Arc<dyn Sink>>,
+    /// The sinks, for tables of views: the default one, which has no name, and the others.
+    sinks: Vec<(Option<String>, Arc<dyn Sink>)>,
     /// The store, for journal and checkpoints.
     store: Option<Arc<dyn Store>>,
     /// The location of the state, for messages.
@@ -205,10 +206,17 @@ impl Parts {
                 false => Ok(Some(open(url)?)),
             }
         }
+        let named = connections.sinks.iter();
+        let named = named.map(|(name, url)| (Some(name.clone()), url));
+        let mut sinks = Vec::new();
+        for (name, url) in [(None, &connections.sink)].into_iter().chain(named) {
+            let sink = there(url, tidemill_sinks::open)?;
+            sinks.extend(sink.map(|sink| (name, sink)));
+        }
         Ok(Self {
             log: there(&connections.log, log::open)?,
             registry: there(&connections.registry, registry::open)?,
-            sink: there(&connections.sink, tidemill_sinks::open)?,
+            sinks,
             store: there(&connections.state, store::open)?,
             state: redact::place(&connections.state),
         })
@@ -337,16 +345,17 @@ impl<'a> Plan<'a> {
         name: &str,
         only: Option<&[String]>,
     ) -> anyhow::Result<()> {
-        let Some(sink) = &parts.sink else {
-            let what = "tables of views".to_owned();
-            self.absent.push(("views", what));
-            return Ok(());
-        };
-        let mut filled = sink.filled_by()?;
-        filled.retain(|_, jobs| jobs.contains(name));
+        let mut filled = Vec::new();
+        for (sink_name, sink) in &parts.sinks {
+            let own = sink.filled_by()?.into_iter();
+            let own = own.filter(|(_, jobs)| jobs.contains(name));
+            filled.extend(own.map(|(view, jobs)| (view, jobs, sink_name, sink)));
+        }
         for view in only.unwrap_or_default() {
-            if !filled.contains_key(view) {
-                let known: Vec<&str> = filled.keys().map(String::as_str).collect();
+            if !filled.iter().any(|(known, ..)| known == view) {
+                let known = filled.iter().map(|(known, ..)| known.as_str());
+                let known: BTreeSet<&str> = known.collect();
+                let known: Vec<&str> = known.into_iter().collect();
                 bail!(
                     "pipeline `{name}` has filled no view `{view}`; it has filled: {}",
                     if known.is_empty() {
@@ -360,11 +369,14 @@ impl<'a> Plan<'a> {
         if filled.is_empty() {
             self.absent.push(("views", "tables of views".to_owned()));
         }
-        for (view, jobs) in filled {
+        for (view, jobs, sink_name, sink) in filled {
             if only.is_some_and(|only| !only.contains(&view)) {
                 continue;
             }
-            let what = format!("table `{view}`");
+            let what = match sink_name {
+                None => format!("table `{view}`"),
+                Some(sink) => format!("table `{view}` in sink `{sink}`"),
+            };
             if let Some(other) = jobs.iter().find(|job| *job != name) {
                 self.keep(
                     "views",

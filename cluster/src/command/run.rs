@@ -10,7 +10,9 @@
 //! A stop ends the ingest first. Then the views take everything that it published.
 
 mod center;
+mod log;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,9 +34,12 @@ use tidemill_log::health::Health;
 use tidemill_logs::logging;
 use tidemill_logs::logging::Origin;
 use tidemill_protocol::{exit, output, redact};
+use tidemill_web::api::alerts::Alerting;
+use tidemill_web::api::audit::Audit;
 use tidemill_web::readable::{Later, Readable};
 
 use self::center::Center;
+use self::log::RunLog;
 use crate::command::ingest::Api;
 use crate::command::{alerts, dataflow, ingest};
 use crate::terminal::display::{Display, TICK};
@@ -113,7 +118,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         process: 0,
         generation: None,
     };
-    logging::start(&args.log, "warn", &origin)?;
+    let log = RunLog::of(&args.log);
+    logging::start(&log.args, "warn", &origin)?;
     exit::exit_on_panic();
     let (mut pipeline, views) = (folder.ingest()?, folder.views()?);
     let api = Api::choose(&mut pipeline, &args.fetch)?;
@@ -139,7 +145,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         job_stats,
         awaited: Arc::default(),
     };
-    river.serve(args, readable, inspected)?;
+    river.serve(args, (readable, inspected), log.folder())?;
     introduce(&river.name, &river.connections, &api);
     let options = ingest::options(
         &river.name,
@@ -308,8 +314,8 @@ impl River {
     fn serve(
         &self,
         args: &RunArgs,
-        readable: Readable,
-        inspected: Inspected,
+        (readable, inspected): (Readable, Inspected),
+        logs: Option<PathBuf>,
     ) -> anyhow::Result<()> {
         let shown = tidemill_web::Shown {
             job: self.name.clone(),
@@ -323,7 +329,13 @@ impl River {
         };
         let workers = usize::from(args.workers);
         let status = Center::new(shown.clone(), workers, self.alerts.clone()).source();
-        let (at, is_whole) = tidemill_web::center(&args.http, shown, status)?;
+        let own = tidemill_web::Own {
+            status,
+            audit: Audit::new(&self.connections.state, &self.name),
+            alerts: Alerting::stored(&self.connections.state, &self.name),
+            logs,
+        };
+        let (at, is_whole) = tidemill_web::center(&args.http, shown, own)?;
         let metrics = format!("metrics: http://{at}/metrics");
         output::line(&match is_whole {
             true => format!("control center: http://{at}/ ({metrics})"),
@@ -400,7 +412,7 @@ impl River {
 
     /// Prints all views at the end of a run.
     fn print_views(&self, plan: &Job) -> anyhow::Result<()> {
-        let served = Served::open(&self.connections.sink, plan)?;
+        let served = Served::open(&self.connections, plan)?;
         let rows = |name: &str| {
             let views = self.job_stats.views.lock();
             let views = views.unwrap_or_else(PoisonError::into_inner);
@@ -451,8 +463,7 @@ impl River {
     fn watched(&self, plan: &Job) -> Watched {
         Watched {
             plan: plan.clone(),
-            log: self.connections.log.clone(),
-            sink: self.connections.sink.clone(),
+            connections: self.connections.clone(),
             until: self.until.clone(),
             ingest_stats: Arc::clone(&self.ingest_stats),
             job_stats: Arc::clone(&self.job_stats),

@@ -9,7 +9,9 @@ use anyhow::Context;
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
+use tidemill_config::connections::Connections;
 use tidemill_ir::{Job, Output, Rel, RelOp, View};
+use tidemill_log::health::Health;
 use tidemill_sinks::{Sink, Table};
 
 use crate::terminal::table;
@@ -40,15 +42,20 @@ struct ServedView {
 }
 
 impl Served {
-    /// Opens the sink that the job writes to.
-    pub(crate) fn open(url: &str, job: &Job) -> anyhow::Result<Self> {
+    /// Opens the sinks that the job writes to.
+    pub(crate) fn open(connections: &Connections, job: &Job) -> anyhow::Result<Self> {
         let views = job.views.iter().filter_map(|view| {
             let output = view.output.as_ref()?;
             let (table, aggregate) = (table_of(view, output), is_aggregate(&view.rel));
             Some(ServedView { table, aggregate })
         });
         Ok(Self {
-            sink: tidemill_sinks::open(url)?,
+            sink: tidemill_sinks::open_all(
+                &connections.sink,
+                &connections.sinks,
+                job,
+                &Health::default(),
+            )?,
             views: views.collect(),
         })
     }

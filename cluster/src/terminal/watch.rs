@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tidemill_config::connections::Connections;
 use tidemill_dataflow::job;
 use tidemill_ingest::config::Land;
 use tidemill_ingest::{land, stats};
@@ -57,10 +58,8 @@ pub(crate) struct Until {
 pub(crate) struct Watched {
     /// The plan, which names the topics and views.
     pub(crate) plan: Job,
-    /// The URLs of the log and of the sink.
-    pub(crate) log: String,
-    /// The URL of the sink.
-    pub(crate) sink: String,
+    /// The URLs of the log and of the sinks.
+    pub(crate) connections: Connections,
     /// The condition of `--until`, if it was given.
     pub(crate) until: Option<Until>,
     /// The counters of the ingest.
@@ -91,7 +90,8 @@ impl Watch {
                 let mut top_read: Option<Instant> = None;
                 let mut settled = None;
                 while !stop.load(Relaxed) {
-                    served = served.or_else(|| Served::open(&watched.sink, &watched.plan).ok());
+                    served =
+                        served.or_else(|| Served::open(&watched.connections, &watched.plan).ok());
                     if top_read.is_none_or(|at| at.elapsed() >= TOP) {
                         let top = served
                             .as_ref()
@@ -145,7 +145,7 @@ impl Watched {
     fn look(&self, log: &mut Option<Arc<dyn Log>>) -> anyhow::Result<(Backlog, bool)> {
         let log = match log {
             Some(log) => log,
-            None => log.insert(log::open(&self.log)?),
+            None => log.insert(log::open(&self.connections.log)?),
         };
         let backlog = self.backlog(log.as_ref())?;
         let reached = self.reached(log.as_ref(), &backlog);

@@ -361,7 +361,10 @@ fn arguments(order: &ProcessAssignment, place: &Path, setting: &Setting) -> Vec<
     let flags = spec.flags.iter();
     let flags = flags.filter(|(name, _)| taken.contains(&name.as_str()));
     for (name, value) in spec.connections.iter().chain(flags) {
-        words.push(format!("--{name}={value}"));
+        words.push(match name.strip_prefix("sink.") {
+            Some(sink) => format!("--sink={sink}={value}"),
+            None => format!("--{name}={value}"),
+        });
     }
     words
 }

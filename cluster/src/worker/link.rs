@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tidemill_protocol::api::{Failure, Master};
+use tidemill_protocol::api::{CLUSTER, Failure, Master};
 use tidemill_protocol::{Assignment, Report, WorkerId};
 
 use super::event::Event;
@@ -110,7 +110,7 @@ impl Link {
 
     /// Sends one report; the answer is the worker's assignment.
     fn send(&self, report: &Report) -> Result<Assignment, Failure> {
-        let path = format!("/v1/workers/{}/report", self.id);
+        let path = format!("{CLUSTER}/workers/{}/report", self.id);
         self.master.post(&path, report)
     }
 
@@ -164,7 +164,7 @@ impl Link {
     ///
     /// While the master does not accept reports, nothing is asked.
     fn ask_on(&self, events: &SyncSender<Event>) {
-        let path = format!("/v1/workers/{}/orders", self.id);
+        let path = format!("{CLUSTER}/workers/{}/orders", self.id);
         loop {
             if !self.answers() {
                 thread::sleep(LOOK);

@@ -52,7 +52,7 @@ pub(super) fn start(
         .route("/readyz", get(ready))
         .with_state(Arc::clone(&link))
         .merge(tidemill_web::worker_router(move || link.told()))
-        .merge(tidemill_logs::routes(name, folder, token));
+        .merge(tidemill_logs::routes(&name, folder, token));
     let serve = move || runtime.block_on(tidemill_web::answer(listener, router));
     thread::Builder::new()
         .name("http".to_owned())

@@ -198,7 +198,7 @@ impl Fleet {
 
     /// What the master says of everything; none while it is away.
     pub(crate) fn status(&self) -> Option<Value> {
-        let url = format!("{}/v1/status", self.url());
+        let url = format!("{}/api/v1/status", self.url());
         let client = reqwest::blocking::Client::builder()
             .timeout(Duration::from_secs(5))
             .build()

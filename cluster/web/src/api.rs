@@ -22,9 +22,11 @@
 //! `{"error": "…"}` with a fitting status.
 
 pub mod alerts;
+pub mod audit;
 mod events;
 pub mod history;
 pub mod session;
+pub mod stored;
 
 use std::fmt;
 use std::pin::Pin;
@@ -103,7 +105,11 @@ pub fn router(facts: Facts) -> Router {
 async fn current(facts: &Facts) -> Result<Status, Response> {
     let why = "too much to do; ask again";
     let found = (facts.status)().await;
-    found.ok_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE, why))
+    let mut found = found.ok_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE, why))?;
+    for job in &mut found.jobs {
+        job.alerts_firing = facts.alerts.firing(&job.name);
+    }
+    Ok(found)
 }
 
 async fn status(State(facts): State<Facts>) -> Result<Response, Response> {

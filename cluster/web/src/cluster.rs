@@ -16,23 +16,9 @@
 //! Times are in seconds, and points in time are in seconds since 1970, as Prometheus wants base
 //! units.
 
-use tidemill_protocol::{JobStatus, Phase, Report, Status};
+use tidemill_protocol::{JobState, JobStatus, Phase, Report, Status};
 
 use super::metrics::{Family, Labels, seconds};
-
-/// All values of [`JobStatus::state`].
-///
-/// Each state has a sample also while no job is in it, so that a graph shows 0 instead of a gap.
-const STATES: [&str; 8] = [
-    "running",
-    "degraded",
-    "starting",
-    "waiting",
-    "draining",
-    "restarting",
-    "stopped",
-    "failed",
-];
 
 /// All metrics of the master.
 ///
@@ -80,9 +66,10 @@ fn dependencies(status: &Status) -> Vec<Family> {
 fn cluster(status: &Status) -> Vec<Family> {
     let used: usize = status.workers.iter().map(|it| it.slots_used).sum();
     let slots: usize = status.workers.iter().map(|it| it.slots).sum();
-    let states = STATES.map(|state| {
+    // Each state has a sample also while no job is in it, so that a graph shows 0 and not a gap.
+    let states = JobState::ALL.map(|state| {
         let jobs = status.jobs.iter().filter(|job| job.state == state).count();
-        (vec![("state", state.to_owned())], jobs as u64)
+        (vec![("state", state.name().to_owned())], jobs as u64)
     });
     let silent = status.workers.iter().map(|worker| {
         let labels = vec![("worker", worker.name.clone())];
@@ -125,8 +112,8 @@ fn each<T>(status: &Status, of: impl Fn(&JobStatus) -> Option<T>) -> Vec<(Labels
 /// A degraded job counts as running: its views are readable, and something that feeds them is away.
 fn jobs(status: &Status) -> Vec<Family> {
     let whole = |of: fn(&JobStatus) -> u64| each(status, |job| Some(of(job))).into_iter();
-    let up = |job: &JobStatus| u64::from(["running", "degraded"].contains(&job.state.as_str()));
-    let degraded = |job: &JobStatus| u64::from(job.state == "degraded");
+    let up = |job: &JobStatus| u64::from(job.state.is_live());
+    let degraded = |job: &JobStatus| u64::from(job.state == JobState::Degraded);
     vec![
         Family::gauge("tidemill_job_running", "1 while the job runs, else 0").each(whole(up)),
         Family::gauge(

@@ -11,7 +11,7 @@
 //! | `/healthz` | 200 while the process lives | | |
 //! | `/readyz` | 200 when it does its work, else 503 with the reasons as JSON | | |
 //! | `/metrics` | its stages | its slots and processes | the cluster and all jobs |
-//! | `POST /v1/jobs/NAME/readable` | [`readable`]: is a change in every view? Needs the token | | |
+//! | `POST /api/v1/jobs/NAME/readable` | [`readable`]: is it in every view? Needs the token | | |
 //! | `/api/v1/jobs/NAME/…` | [`tidemill_inspect`]: what its services hold. Needs the token | | |
 //! | `/`, `/app/…`, `/api/v1/…` | of `tidemill run`: the control center | | the control center |
 //!
@@ -21,11 +21,14 @@
 
 use std::fmt::Debug;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use api::Facts;
+use api::alerts::Alerting;
+use api::audit::{Audit, audited};
 use api::session::{self, Session};
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
@@ -38,8 +41,10 @@ use hyper_util::service::TowerToHyperService;
 use readable::Later;
 use serde::Serialize;
 use tidemill_config::args::HttpArgs;
+use tidemill_config::disk::Disk;
 use tidemill_dataflow::job;
 use tidemill_ingest::stats;
+use tidemill_inspect::Inspected;
 use tidemill_log::health::{Health, now_ms};
 use tidemill_protocol::token::Token;
 use tidemill_protocol::{DependencyStatus, NoticedStatus, Part, ProcessKey, Report, redact, token};
@@ -157,6 +162,12 @@ impl Shown {
         all
     }
 
+    /// The fullest disk of those that hold the job's state and embedded files; `None` when nobody
+    /// knows, or everything is elsewhere.
+    pub fn disk(&self) -> Option<Disk> {
+        self.inspected.get().and_then(Inspected::disk)
+    }
+
     /// What the ingest last noticed of captured tables in the catalog, newest last.
     ///
     /// For example, that a captured table was renamed. Empty in a process without an ingest.
@@ -215,8 +226,14 @@ impl Reach {
 /// Routes of a process of a job. `readable`, which asks the database, needs the token, and so does
 /// what the job's services hold. Without a token that data is not served to anywhere.
 ///
-/// `process` is read at each request; nothing is copied in between.
-pub(crate) fn process_router(process: Shown, token: Option<Token>, reach: Reach) -> Router {
+/// With an audit log, changes are written to it; a child of a worker has none, because its master
+/// does so. `process` is read at each request; nothing is copied in between.
+pub(crate) fn process_router(
+    process: Shown,
+    token: Option<Token>,
+    reach: Reach,
+    audit: Option<&Audit>,
+) -> Router {
     let shown = process.clone();
     let readable = readable::routes(Arc::clone(&process.readable), token.clone());
     let is_shown = reach != Reach::Anywhere || token.is_some();
@@ -230,6 +247,10 @@ pub(crate) fn process_router(process: Shown, token: Option<Token>, reach: Reach)
     let inspected = match is_shown {
         true => tidemill_inspect::routes(Arc::clone(&process.inspected)),
         false => Router::new(),
+    };
+    let inspected = match audit {
+        Some(audit) => inspected.layer(from_fn_with_state(audit.clone(), audited)),
+        None => inspected,
     };
     let inspected = inspected.layer(from_fn_with_state(session, session::guard));
     let ready = async move || readiness(&process);
@@ -319,9 +340,36 @@ fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
 ///
 /// The token cannot be read.
 pub fn own_router(process: Shown, reach: Reach) -> anyhow::Result<Router> {
+    Ok(process_router(process, own_token()?, reach, None))
+}
+
+/// The token of this process's environment.
+///
+/// # Errors
+///
+/// The token cannot be read.
+fn own_token() -> anyhow::Result<Option<Token>> {
     let token = token::given()?;
-    let token = token.map(|token| Token::new(&token)).transpose()?;
-    Ok(process_router(process, token, reach))
+    token.map(|token| Token::new(&token)).transpose()
+}
+
+/// What the control center of one pipeline shows beside its status.
+pub struct Own {
+    /// The status of the moment.
+    pub status: Arc<dyn Fn() -> api::Later + Send + Sync>,
+    /// The log of changes.
+    pub audit: Audit,
+    /// The states of the alerts.
+    pub alerts: Alerting,
+    /// The folder of the process's log files, if it writes any.
+    pub logs: Option<PathBuf>,
+}
+
+impl Debug for Own {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Own");
+        shown.field("logs", &self.logs).finish_non_exhaustive()
+    }
 }
 
 /// Serves the routes of a process if `--http` was given. Returns the address.
@@ -341,41 +389,49 @@ pub fn process(
     args.http.as_ref().map(serve).transpose()
 }
 
-/// Serves the routes of a process and the control center of its own pipeline, whose status `status`
-/// tells. Returns the address, and whether the control center is there: beyond this machine it
-/// needs a token, because it shows the pipeline's data.
+/// Serves the routes of a process and the control center of its own pipeline. Returns the address,
+/// and whether the control center is there: beyond this machine it needs a token, because it shows
+/// the pipeline's data.
 ///
 /// # Errors
 ///
 /// The address is invalid or in use, or the token cannot be read.
-pub fn center(
-    address: &str,
-    process: Shown,
-    status: Arc<dyn Fn() -> api::Later + Send + Sync>,
-) -> anyhow::Result<(SocketAddr, bool)> {
-    let given = token::given()?;
-    let token = given.as_deref().map(Token::new).transpose()?;
+pub fn center(address: &str, process: Shown, own: Own) -> anyhow::Result<(SocketAddr, bool)> {
+    let token = own_token()?;
     let listener = listened(&address)?;
     let reach = Reach::of(listener.local_addr()?);
-    let routes = own_router(process, reach)?;
+    let routes = process_router(process, token.clone(), reach, Some(&own.audit));
     let own_machine = reach == Reach::OwnMachine;
     if !own_machine && token.is_none() {
         return Ok((start(listener, routes, None)?, false));
     }
     let session = api::session::Session {
         kind: "run",
-        features: &[],
+        features: match own.logs {
+            Some(_) => &["audit", "logs"],
+            None => &["audit"],
+        },
         token: token.map(Arc::new),
         own_machine,
         tls: false,
     };
+    let mut guarded = own.audit.router();
+    if let Some(folder) = own.logs {
+        guarded = guarded.merge(tidemill_logs::routes_at(
+            "/api/v1/logs",
+            "run",
+            folder,
+            None,
+        ));
+    }
+    let guarded = guarded.layer(from_fn_with_state(session.clone(), session::guard));
     let facts = Facts {
         session,
-        status,
+        status: own.status,
         history: Arc::default(),
-        alerts: Arc::default(),
+        alerts: Arc::new(own.alerts),
     };
-    let routes = routes.merge(api::router(facts.clone()));
+    let routes = routes.merge(api::router(facts.clone())).merge(guarded);
     Ok((start(listener, routes, Some(facts))?, true))
 }
 

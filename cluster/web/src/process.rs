@@ -46,6 +46,7 @@ pub(super) fn families(process: &Shown) -> Vec<Family> {
             .is(u64::from(process.unready().is_none())),
     ];
     all.extend(dependencies(&process.dependencies()));
+    all.extend(disk(process));
     if let Some(stats) = &process.ingest {
         all.extend(ingest(stats));
         all.extend(unpublished(stats));
@@ -83,6 +84,24 @@ fn dependencies(all: &[DependencyStatus]) -> Vec<Family> {
             "Since when it is so",
         )
         .each_about(since),
+    ]
+}
+
+/// The fullest disk that holds state or embedded files of the job.
+fn disk(process: &Shown) -> Vec<Family> {
+    let disk = process.disk();
+    let one = |bytes: Option<u64>| bytes.map(|bytes| (Vec::new(), bytes)).into_iter();
+    vec![
+        Family::gauge(
+            "tidemill_disk_free_bytes",
+            "Free space of the fullest disk with state or embedded files; absent when unknown",
+        )
+        .each(one(disk.map(|disk| disk.free))),
+        Family::gauge(
+            "tidemill_disk_size_bytes",
+            "Size of that disk; absent when unknown",
+        )
+        .each(one(disk.map(|disk| disk.size))),
     ]
 }
 

@@ -297,10 +297,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The path of this question, at a process and at a master.
 ///
 /// ```
-/// assert_eq!(tidemill_web::readable::path("users"), "/v1/jobs/users/readable");
+/// assert_eq!(tidemill_web::readable::path("users"), "/api/v1/jobs/users/readable");
 /// ```
 pub fn path(job: &str) -> String {
-    format!("/v1/jobs/{job}/readable")
+    format!("/api/v1/jobs/{job}/readable")
 }
 
 /// The route of a process. It needs the token if there is one, because a question makes the

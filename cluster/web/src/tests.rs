@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tidemill_dataflow::job;
 use tidemill_protocol::{
-    DependencyStatus, IngestStatus, JobStatus, MasterStatus, OperatorHeartbeat, ProcessKey,
-    ProcessReport, Status, WorkerStatus,
+    DependencyStatus, IngestStatus, JobState, JobStatus, MasterStatus, OperatorHeartbeat,
+    ProcessKey, ProcessReport, Status, WorkerStatus,
 };
 
 use super::api::session::Session;
@@ -96,7 +96,7 @@ fn process() -> Shown {
 fn status() -> Status {
     let job = JobStatus {
         name: "users".into(),
-        state: "running".into(),
+        state: JobState::Running,
         epoch: 1_000,
         behind: Some(5),
         lag_ms: Some(7_000),
@@ -116,7 +116,7 @@ fn status() -> Status {
     };
     let stopped = JobStatus {
         name: "other".into(),
-        state: "stopped".into(),
+        state: JobState::Stopped,
         ..JobStatus::default()
     };
     let worker = WorkerStatus {
@@ -179,7 +179,7 @@ fn report() -> Report {
 fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     let at = serve(
         "127.0.0.1:0",
-        process_router(process(), None, crate::Reach::OwnMachine),
+        process_router(process(), None, crate::Reach::OwnMachine, None),
     )
     .unwrap();
     let seen = scrape(at);

@@ -39,6 +39,8 @@ pub(super) enum DecodedValue<'a> {
     Text(Cow<'a, str>),
     /// Bytes.
     Bytes(Cow<'a, [u8]>),
+    /// A value that the column refuses; only in rows for [`Columns::append_rest`].
+    Unfit,
 }
 
 /// The cells of a row. Rows with up to six columns need no allocation.
@@ -171,6 +173,22 @@ impl Builder {
         }
     }
 
+    /// Appends the value of a column that is not nullable, where nobody reads it.
+    fn append_zero(&mut self) {
+        match self {
+            Self::Bool(builder) => builder.append_value(false),
+            Self::Int32(builder) => builder.append_value(0),
+            Self::Int64(builder) => builder.append_value(0),
+            Self::Float32(builder) => builder.append_value(0.0),
+            Self::Float64(builder) => builder.append_value(0.0),
+            Self::Text(builder) => builder.append_value(""),
+            Self::Bytes(builder) => builder.append_value([]),
+            Self::Date(builder) => builder.append_value(0),
+            Self::Timestamp(builder) => builder.append_value(0),
+            Self::Decimal(builder) => builder.append_value(0),
+        }
+    }
+
     /// The column, leaving the builder empty.
     fn finish(&mut self) -> ArrayRef {
         match self {
@@ -226,27 +244,10 @@ impl Columns {
         cells: &[DecodedValue<'_>],
     ) -> std::result::Result<(), Refused> {
         for (index, cell) in cells.iter().enumerate() {
-            let nullable = self.nullable.get(index).copied().unwrap_or(true);
-            if matches!(cell, DecodedValue::Null) && !nullable {
-                let name = self.schema.field(index).name();
-                return Err(Refused(format!(
-                    "field `{name}`: found nothing, expected a value (the column is not nullable)"
-                )));
+            if let Some(why) = self.misfit(index, cell) {
+                return Err(why);
             }
-            if let (Some(builder), DecodedValue::Int(value)) = (self.builders.get(index), cell)
-                && !builder.is_in_years(cell)
-            {
-                let name = self.schema.field(index).name();
-                let (what, unit) = match builder {
-                    Builder::Date(_) => ("a date", "days"),
-                    _ => ("a timestamp", "microseconds"),
-                };
-                return Err(Refused(format!(
-                    "field `{name}`: found {value} {unit} since 1970, expected {what} of the years \
-                     1 to 9999"
-                )));
-            }
-            if self.builders.get(index).is_some_and(|b| !b.has_room(cell)) {
+            if self.is_full(index, cell) {
                 let name = self.schema.field(index).name();
                 return Err(Refused(format!(
                     "field `{name}`: a batch takes at most 2 GiB of it"
@@ -258,6 +259,59 @@ impl Columns {
         }
         self.rows += 1;
         Ok(())
+    }
+
+    /// Appends a row without the cells that their columns refuse, and returns the indexes of these
+    /// columns. They hold null, or zero if they are not nullable. `None` if the batch is full or no
+    /// column refuses its cell; then nothing is appended.
+    pub(super) fn append_rest(&mut self, cells: &[DecodedValue<'_>]) -> Option<Arc<[usize]>> {
+        let each = || cells.iter().enumerate();
+        let refused = each().filter(|(index, cell)| self.misfit(*index, cell).is_some());
+        let refused: Arc<[usize]> = refused.map(|(index, _)| index).collect();
+        if refused.is_empty() || each().any(|(index, cell)| self.is_full(index, cell)) {
+            return None;
+        }
+        for (index, (builder, cell)) in self.builders.iter_mut().zip(cells).enumerate() {
+            match refused.contains(&index) {
+                false => builder.append(cell),
+                true if self.nullable.get(index).copied().unwrap_or(true) => builder.append_null(),
+                true => builder.append_zero(),
+            }
+        }
+        self.rows += 1;
+        Some(refused)
+    }
+
+    /// Why a column refuses a cell; `None` if it takes it.
+    fn misfit(&self, index: usize, cell: &DecodedValue<'_>) -> Option<Refused> {
+        let (field, builder) = (self.schema.fields().get(index)?, self.builders.get(index)?);
+        let name = field.name();
+        match cell {
+            DecodedValue::Null if !self.nullable.get(index).copied().unwrap_or(true) => {
+                Some(Refused(format!(
+                    "field `{name}`: found nothing, expected a value (the column is not nullable)"
+                )))
+            }
+            DecodedValue::Unfit => Some(Refused(format!("field `{name}`: its value does not fit"))),
+            DecodedValue::Int(value) if !builder.is_in_years(cell) => {
+                let (what, unit) = match builder {
+                    Builder::Date(_) => ("a date", "days"),
+                    _ => ("a timestamp", "microseconds"),
+                };
+                Some(Refused(format!(
+                    "field `{name}`: found {value} {unit} since 1970, expected {what} of the years \
+                     1 to 9999"
+                )))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a cell is too large for what is left of its column in the batch.
+    fn is_full(&self, index: usize, cell: &DecodedValue<'_>) -> bool {
+        self.builders
+            .get(index)
+            .is_some_and(|it| !it.has_room(cell))
     }
 
     /// The number of rows appended since the last [`Columns::finish`].

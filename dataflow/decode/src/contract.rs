@@ -1,6 +1,7 @@
 //! The trait [`Decoder`]: what every record decoder must do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use tidemill_log::Result;
@@ -27,6 +28,17 @@ pub enum Effect {
     Duplicate,
 }
 
+/// What can be used of a record whose values its columns refuse; see [`Decoder::push_rest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    Nothing,
+    /// The record is a duplicate of a change that was taken before.
+    Duplicate,
+    /// One row was added to the batch, with placeholders in the columns of these indexes.
+    Row(Arc<[usize]>),
+}
+
 /// Decodes the values of one topic into the columns of one [`Source`](tidemill_ir::Source).
 /// Belongs to one thread.
 ///
@@ -49,6 +61,10 @@ pub trait Decoder: Send {
         value: &[u8],
         newest: &mut Option<SourcePosition>,
     ) -> std::result::Result<Effect, Refused>;
+    /// Takes a record that [`Decoder::push_after`] has refused once more, without the values that
+    /// their columns refused. If nothing else is wrong with the record and it has a row, appends the
+    /// row, with a placeholder in these columns. Otherwise the batch stays as it was.
+    fn push_rest(&mut self, value: &[u8], newest: &mut Option<SourcePosition>) -> Rest;
     /// Takes in the key of the record that is pushed next, if keys have a schema or a form.
     fn key(&mut self, key: &[u8]) {
         let _no_schema = key;

@@ -14,6 +14,7 @@ pub(crate) mod scan;
 pub(crate) mod value;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
@@ -30,7 +31,7 @@ use tidemill_state::value::source_position::SourcePosition;
 use value::{Misfit, Rules};
 
 use super::columns::{Cells, Columns, DecodedValue};
-use super::contract::{Decoder, Effect, Refused};
+use super::contract::{Decoder, Effect, Refused, Rest};
 use super::duplicates::Said;
 use super::text;
 
@@ -56,6 +57,10 @@ pub(super) struct Json {
     key: Vec<u8>,
     /// Why the job cannot continue: keys have another form.
     ends: Option<Error>,
+    /// Set while a record is read without the values that their columns refuse.
+    lenient: bool,
+    /// The columns that refused their values in that record.
+    rest: Option<Arc<[usize]>>,
 }
 
 /// A column, as a field of records.
@@ -126,6 +131,8 @@ impl Json {
             keys: (source.envelope != Envelope::Append).then(|| KeyForm::new(source)),
             key: Vec::new(),
             ends: None,
+            lenient: false,
+            rest: None,
         })
     }
 
@@ -142,34 +149,17 @@ impl Json {
         });
         let mut cells = Cells::new();
         for (index, (field, raw)) in self.fields.iter().zip(raws).enumerate() {
-            let raw = raw.map(std::str::from_utf8).transpose();
-            let raw = raw.map_err(|_| refused(field, "bytes that are not UTF-8"))?;
             let written = written.and_then(|columns| columns.get(index).copied().flatten());
-            cells.push(match raw {
-                None if self.complete => return Err(absent(field)),
-                None | Some("null") => DecodedValue::Null,
-                Some(raw) => {
-                    let cell = match field.asked.and_then(|asked| asked.whole(raw)) {
-                        Some(cell) => cell,
-                        None => {
-                            let cell = self.rules.cell(raw, written, &field.kind);
-                            cell.map_err(|misfit| misfitted(field, raw, &misfit))?
-                        }
-                    };
-                    match field.asked {
-                        Some(asked) => asked.kept(cell).ok_or_else(|| {
-                            let (name, found) = (&field.name, text::excerpt(raw));
-                            let expected = asked.expected();
-                            Refused(format!(
-                                "field `{name}`: found {found}, expected {expected}"
-                            ))
-                        })?,
-                        None => cell,
-                    }
-                }
+            let cell = self.rules.field(field, *raw, written, self.complete);
+            cells.push(match cell {
+                Err(_) if self.lenient => DecodedValue::Unfit,
+                cell => cell?,
             });
         }
-        self.columns.append(&cells)?;
+        match self.lenient {
+            true => self.rest = self.columns.append_rest(&cells),
+            false => self.columns.append(&cells)?,
+        }
         Ok(Effect::Row)
     }
 
@@ -279,6 +269,21 @@ impl Decoder for Json {
         effect
     }
 
+    fn push_rest(&mut self, value: &[u8], newest: &mut Option<SourcePosition>) -> Rest {
+        let before = *newest;
+        self.lenient = true;
+        let effect = self.push_after(value, newest);
+        self.lenient = false;
+        match (effect, self.rest.take()) {
+            (Ok(Effect::Row), Some(lacking)) => Rest::Row(lacking),
+            (Ok(Effect::Duplicate), _) => Rest::Duplicate,
+            _ => {
+                *newest = before;
+                Rest::Nothing
+            }
+        }
+    }
+
     fn key(&mut self, key: &[u8]) {
         self.key.clear();
         self.key.extend_from_slice(key);
@@ -304,6 +309,42 @@ impl Decoder for Json {
             return Err(fatal);
         }
         self.columns.finish()
+    }
+}
+
+impl Rules {
+    /// The cell of a field. `written` is what Connect's schema says of it; a missing field is
+    /// refused if records must be `complete`.
+    fn field<'a>(
+        &self,
+        field: &Field,
+        raw: Option<&'a [u8]>,
+        written: Option<connect::Written>,
+        complete: bool,
+    ) -> std::result::Result<DecodedValue<'a>, Refused> {
+        let raw = raw.map(std::str::from_utf8).transpose();
+        let raw = match raw.map_err(|_| refused(field, "bytes that are not UTF-8"))? {
+            None if complete => return Err(absent(field)),
+            None | Some("null") => return Ok(DecodedValue::Null),
+            Some(raw) => raw,
+        };
+        let cell = match field.asked.and_then(|asked| asked.whole(raw)) {
+            Some(cell) => cell,
+            None => {
+                let cell = self.cell(raw, written, &field.kind);
+                cell.map_err(|misfit| misfitted(field, raw, &misfit))?
+            }
+        };
+        let Some(asked) = field.asked else {
+            return Ok(cell);
+        };
+        asked.kept(cell).ok_or_else(|| {
+            let (name, found) = (&field.name, text::excerpt(raw));
+            let expected = asked.expected();
+            Refused(format!(
+                "field `{name}`: found {found}, expected {expected}"
+            ))
+        })
     }
 }
 

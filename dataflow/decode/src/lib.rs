@@ -24,7 +24,7 @@ mod wire;
 use tidemill_ir::{Format, Source};
 use tidemill_log::Result;
 
-pub use self::contract::{Decoder, Effect, Refused};
+pub use self::contract::{Decoder, Effect, Refused, Rest};
 pub use json::key::bare as bare_key;
 pub use tidemill_state::value::source_position::SourcePosition;
 

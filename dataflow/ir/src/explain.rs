@@ -1,5 +1,7 @@
 //! `tidemill explain`: the plan of a job as an indented tree, like PostgreSQL's EXPLAIN.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter, Write};
 
 use arrow::array::Array;
@@ -8,6 +10,7 @@ use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use datafusion_physical_expr::expressions::BinaryExpr;
 
+use super::fingerprint::identity;
 use super::types;
 use crate::{
     Aggregate, Envelope, Format, Job, JoinKey, JoinKind, OrderBy, Output, Rel, RelOp, Scalar,
@@ -23,7 +26,7 @@ pub fn explain(job: &Job, view: Option<&str>) -> String {
             text.push('\n');
         }
         // Writing to a string cannot fail.
-        let _infallible = write!(text, "{}", Explained { job, view });
+        let _infallible = write!(text, "{}", Explained::new(job, view));
     }
     text
 }
@@ -48,6 +51,8 @@ struct Explained<'a> {
     job: &'a Job,
     /// The view.
     view: &'a View,
+    /// The relations with state that were shown already, by their identity.
+    shown: RefCell<BTreeSet<String>>,
 }
 
 impl Display for Explained<'_> {
@@ -64,11 +69,28 @@ impl Display for Explained<'_> {
     }
 }
 
-impl Explained<'_> {
+impl<'a> Explained<'a> {
+    /// A view of which nothing was shown yet.
+    fn new(job: &'a Job, view: &'a View) -> Self {
+        let shown = RefCell::default();
+        Self { job, view, shown }
+    }
+
+    /// Whether a relation with state was shown before, so that it is computed only once. Takes note
+    /// of it.
+    fn is_repeated(&self, rel: &Rel) -> bool {
+        let identity = || identity(rel, &self.job.sources, &self.job.views);
+        let alone = rel.op.is_stateful() && !rel.reads_work_table();
+        alone && !self.shown.borrow_mut().insert(identity())
+    }
+
     /// Writes a node and the nodes below it.
     fn node(&self, f: &mut Formatter<'_>, rel: &Rel, depth: usize) -> fmt::Result {
         let indent = "  ".repeat(depth);
         write!(f, "{indent}-> ")?;
+        if self.is_repeated(rel) {
+            return writeln!(f, "{}: as above, computed once", Title(&rel.op));
+        }
         match &rel.op {
             RelOp::Source { source } => match self.job.sources.get(*source) {
                 Some(source) => writeln!(f, "{}", Read(source))?,
@@ -272,7 +294,11 @@ impl Display for Key<'_> {
         f.write_str(match output.unique {
             true => "; unique: proven",
             false => "; unique: not proven, checked row by row",
-        })
+        })?;
+        match &output.sink {
+            Some(sink) => write!(f, "; sink {sink}"),
+            None => Ok(()),
+        }
     }
 }
 

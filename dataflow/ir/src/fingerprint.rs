@@ -39,9 +39,37 @@ pub fn fingerprint(
             &mut text,
             format_args!(" key {:?} {}", output.primary_key, output.partition_columns),
         );
+        if let Some(sink) = &output.sink {
+            push(&mut text, format_args!(" sink {sink}"));
+        }
     }
     node(&mut text, rel, &BTreeSet::new(), sources, views);
+    // Earlier releases computed it twice, and kept its state twice.
+    if !repeats_by_nature(rel) && repeats(rel, sources, views) {
+        text.push_str("once");
+    }
     xxh3_64(text.as_bytes())
+}
+
+/// Whether a view may contain a relation with state twice. Its relations are then rendered once
+/// for each [`identity`].
+pub fn repeats(rel: &Rel, sources: &[Source], views: &[View]) -> bool {
+    let (mut seen, mut twice) = (BTreeSet::new(), false);
+    rel.visit(&mut |rel| {
+        if rel.op.is_stateful() {
+            twice |= !seen.insert(identity(rel, sources, views));
+        }
+    });
+    twice || repeats_by_nature(rel)
+}
+
+/// Whether a view has operators for which the planner repeats a relation: outer joins, and what
+/// subqueries become. A recursion costs too much to be computed twice.
+fn repeats_by_nature(rel: &Rel) -> bool {
+    rel.fold(&mut |rel, inputs: Vec<bool>| {
+        let join = matches!(&rel.op, RelOp::Join { kind, .. } if *kind != JoinKind::Inner);
+        join || matches!(&rel.op, RelOp::Recursion { .. }) || inputs.contains(&true)
+    })
 }
 
 /// A text that two relations share only if they have the same rows and columns.

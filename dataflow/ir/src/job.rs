@@ -1,5 +1,7 @@
 //! A job: its sources, and its views with their outputs.
 
+pub mod reads;
+
 use crate::rel::Rel;
 use crate::source::Source;
 
@@ -36,6 +38,21 @@ impl View {
     }
 }
 
+/// Most characters of a sink's name.
+const SINK_NAME_LEN_MAX: usize = 40;
+
+/// Whether a text can be the name of a sink: `a` to `z`, digits and `_`, a letter first.
+///
+/// ```
+/// assert!(tidemill_ir::is_sink_name("warehouse_2"));
+/// assert!(!tidemill_ir::is_sink_name("Warehouse"));
+/// ```
+pub fn is_sink_name(text: &str) -> bool {
+    let plain = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
+    let first = text.starts_with(|c: char| c.is_ascii_lowercase());
+    first && text.len() <= SINK_NAME_LEN_MAX && text.chars().all(plain)
+}
+
 /// The table of a view in the sink.
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -47,4 +64,7 @@ pub struct Output {
     /// Whether the plan proves that no two rows share a primary key. If not, the sink operator
     /// checks it row by row.
     pub unique: bool,
+    /// The name of the sink that holds the table, as in `WITH (sink = 'NAME')`; `None` for the
+    /// sink of all views that name none.
+    pub sink: Option<String>,
 }

@@ -23,8 +23,8 @@ mod unique;
 pub use calls::aggregate::{Aggregate, AggregateFunction};
 pub use calls::window::{Frame, FrameBound, FrameOffset, FrameUnits, WindowCall, WindowFunction};
 pub use explain::explain;
-pub use fingerprint::{fingerprint, identity, state_of};
-pub use job::{Job, Output, View};
+pub use fingerprint::{fingerprint, identity, repeats, state_of};
+pub use job::{Job, Output, View, is_sink_name, reads};
 pub use rel::{JoinKey, JoinKind, Rel, RelOp, SetKind};
 pub use scalar::{OrderBy, Scalar};
 pub use source::{

@@ -22,7 +22,7 @@ use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_expr::LogicalPlan;
 use datafusion_sql::sqlparser::ast::{CreateView, Statement as Ast};
 use datafusion_sql::sqlparser::tokenizer::Location;
-use tidemill_ir::{Job, Source, View, fingerprint, types};
+use tidemill_ir::{Job, Output, Source, View, fingerprint, types};
 use tidemill_log::registry::Registry;
 use tidemill_log::{Error, Kind, Result};
 
@@ -51,6 +51,8 @@ struct Planned {
     plan: LogicalPlan,
     /// The option `primary_key` with its place, if the view is served.
     primary_key: Option<(String, Location)>,
+    /// The name in the option `sink`, if it is given.
+    sink: Option<String>,
 }
 
 /// Plans a `views.sql`. `file` is its name in messages. The registry is asked for the columns of
@@ -195,7 +197,8 @@ fn view(
     if let Some((_, what)) = extra.iter().find(|(found, _)| *found) {
         return Err(script.error(at, format!("CREATE VIEW does not take {what}")));
     }
-    let options = Options::read(&create.options, &["primary_key"], script, at)?;
+    let options = Options::read(&create.options, &["primary_key", "sink"], script, at)?;
+    let sink = sink_of(&options, script)?;
     let mut create = create.clone();
     if create.columns.is_empty() {
         names::figured(&mut create.query);
@@ -208,12 +211,28 @@ fn view(
     let primary_key = options.get("primary_key");
     let planned = Planned {
         primary_key: primary_key.map(|(text, at)| (text.to_owned(), at)),
+        sink,
         name,
         sql,
         at,
         plan,
     };
     Ok((planned, source_types))
+}
+
+/// The name in the option `sink`, if it is given.
+///
+/// # Errors
+/// `Data` with the place, when it is no name, or the view has no primary key and is not written.
+fn sink_of(options: &Options, script: Script<'_>) -> Result<Option<String>> {
+    let Some((text, at)) = options.get("sink") else {
+        return Ok(None);
+    };
+    if options.get("primary_key").is_none() {
+        let what = "option `sink` is for a view that is written: give primary_key = '…' too";
+        return Err(script.error(at, what));
+    }
+    output::sink(text, script, at).map(Some)
 }
 
 /// Lowers a planned view to the IR, with its output and its fingerprint.
@@ -241,6 +260,8 @@ fn lowered(
         .primary_key
         .map(|(text, at)| output::output(&text, &rel, sources, views, script, at))
         .transpose()?;
+    let sink = view.sink;
+    let output = output.map(|output| Output { sink, ..output });
     let fingerprint = fingerprint(&view.name, &rel, output.as_ref(), sources, views);
     Ok(View {
         name: view.name,

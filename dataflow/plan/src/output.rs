@@ -76,7 +76,22 @@ pub(super) fn output(
         primary_key,
         partition_columns: partition.len(),
         unique,
+        sink: None,
     })
+}
+
+/// The name of a sink in `sink = 'NAME'`. Whether there is a sink of this name is not known here.
+///
+/// # Errors
+/// `Data` with the place, when the text is no name.
+pub(super) fn sink(text: &str, script: Script<'_>, at: Location) -> Result<String> {
+    if tidemill_ir::is_sink_name(text) {
+        return Ok(text.to_owned());
+    }
+    let what = format!(
+        "sink = '{text}' is no name of a sink: use a to z, 0 to 9 and _, as in --sink NAME=URL"
+    );
+    Err(script.error(at, what))
 }
 
 /// A name in lower case, or as quoted; `None` if it is not a name.

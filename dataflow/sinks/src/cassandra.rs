@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use tidemill_ir::Epoch;
-use tidemill_log::health::{Health as Reports, now_ms};
+use tidemill_log::health::now_ms;
 use tidemill_log::{Error, Kind, Result, failpoint, io};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -41,6 +41,7 @@ use super::contract::{
     Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
 };
 use super::existing::unprepared;
+use super::reports::Reports;
 use super::scan::stored_form;
 
 mod address;

@@ -10,6 +10,11 @@
 //! prepare ─► write(e) ─► done ─► advance(e): all workers' writes at or below e are durable
 //!                  (any thread)
 //! ```
+//!
+//! A sink without versions of rows is [transactional](Sink::is_transactional). One worker gives it
+//! all writes of a view, one an epoch, in the order of epochs. The rows of an epoch and the view's
+//! frontier are one transaction, so 1 to 3 hold because an epoch at or below the frontier is not
+//! written again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -161,6 +166,17 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// As for the trait. The table may be dropped already; the same call continues.
     fn drop_view(&self, job: &str, view: &str) -> Result<()>;
+
+    /// Whether the sink writes the rows of an epoch and the frontier of their view in one
+    /// transaction. Then one worker of the job writes the view, and gives the epochs in order.
+    fn is_transactional(&self, _view: &str) -> bool {
+        false
+    }
+
+    /// Names the generation of the job for the writes of this process, before the first of them. A
+    /// transactional sink refuses the writes of an older generation than the last one that wrote.
+    /// Other sinks need none: what an older generation still writes is what the new one writes.
+    fn fence(&self, _generation: u64) {}
 
     /// Starts writing. Waits only for room in the backlog. `done` is called when the writes are
     /// durable. Errors that may pass are retried without limit, with backoff, and appear in the

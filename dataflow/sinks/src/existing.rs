@@ -34,7 +34,7 @@ pub(super) struct FoundColumn {
 pub(super) fn check_existing(
     table: &Table,
     found: &[FoundColumn],
-    need: impl Fn(&DataType) -> Result<&'static str>,
+    need: impl Fn(&DataType) -> Result<String>,
 ) -> Result<()> {
     for field in table.schema.fields() {
         let needed = need(field.data_type())?;
@@ -43,7 +43,7 @@ pub(super) fn check_existing(
                 let problem = format!("column `{}` ({needed}) is missing", field.name());
                 return Err(mismatch(&table.name, &problem));
             }
-            Some(column) if !column.sql_type.eq_ignore_ascii_case(needed) => {
+            Some(column) if !column.sql_type.eq_ignore_ascii_case(&needed) => {
                 let (name, is) = (&column.name, &column.sql_type);
                 let problem = format!("column `{name}` is {is}, the view needs {needed}");
                 return Err(mismatch(&table.name, &problem));

@@ -62,6 +62,8 @@ pub(crate) struct Start {
     /// For each sink table, in the order of the plan: the frontier through which the table is
     /// complete.
     pub(crate) served: Vec<Option<Epoch>>,
+    /// The generation of this run; 0 for an evaluation, which writes nothing.
+    pub(crate) generation: u64,
 }
 
 impl Start {

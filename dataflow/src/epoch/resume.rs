@@ -64,6 +64,7 @@ pub(crate) fn start(
         replayed,
         facts,
         served,
+        generation: 0,
     })
 }
 

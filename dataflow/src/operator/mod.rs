@@ -19,14 +19,16 @@ use std::rc::Rc;
 
 use arrow::datatypes::SchemaRef;
 use tidemill_ir::explain::Title;
+use tidemill_ir::reads::Reads;
 use tidemill_ir::row::nullable;
-use tidemill_ir::{Envelope, Epoch, Job, JoinKind, Rel, RelOp, SetKind};
+use tidemill_ir::{Envelope, Epoch, Job, Rel, RelOp, SetKind};
 use tidemill_log::{Error, Kind, Result};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Concat;
+use timely::dataflow::operators::vec::Map;
 use timely::dataflow::{Scope, StreamVec};
 
-use crate::chunk::ChunkStream;
+use crate::chunk::{ChunkStream, SourceChunk, SourceStream};
 use crate::context::site::Site;
 use crate::context::{Context, Sites};
 
@@ -51,7 +53,7 @@ use top_k::scan::Kept;
 /// `Bug` when the plan is inconsistent, for example names a view that does not exist.
 pub(crate) fn views<'scope>(
     scope: Scope<'scope, Epoch>,
-    sources: Vec<ChunkStream<'scope>>,
+    sources: Vec<SourceStream<'scope>>,
     plan: &Job,
     context: &Rc<Context>,
 ) -> Result<StreamVec<'scope, Epoch, ()>> {
@@ -72,7 +74,9 @@ pub(crate) fn views<'scope>(
             sites: &sites,
             context,
             view: &view.name,
-            shared: repeats(&view.rel).then(RefCell::default),
+            reads: tidemill_ir::reads::of_rel(&view.rel),
+            shared: tidemill_ir::repeats(&view.rel, &plan.sources, &plan.views)
+                .then(RefCell::default),
         }
         .rel(&view.rel)?;
         if view.output.is_some() {
@@ -87,7 +91,10 @@ pub(crate) fn views<'scope>(
         origins.push(origin);
     }
     // A job without any output is as durable as its sources and views are complete.
-    for stream in sources.into_iter().chain(rendered) {
+    for stream in sources {
+        durable = durable.concat(frontier_of(stream));
+    }
+    for stream in rendered {
         durable = durable.concat(frontier_of(stream));
     }
     Ok(durable)
@@ -145,7 +152,7 @@ struct Renderer<'a, 'scope> {
     /// The whole plan.
     plan: &'a Job,
     /// The streams of the sources.
-    sources: &'a [ChunkStream<'scope>],
+    sources: &'a [SourceStream<'scope>],
     /// The streams of the views before this one.
     views: &'a [ChunkStream<'scope>],
     /// The origins of the views before this one.
@@ -156,20 +163,11 @@ struct Renderer<'a, 'scope> {
     context: &'a Rc<Context>,
     /// The view's name.
     view: &'a str,
+    /// The columns of the sources that the view reads.
+    reads: Reads,
     /// The relations of this view that are rendered already, by their identity, if the view may
     /// contain a relation twice.
     shared: Option<RefCell<BTreeMap<String, ChunkStream<'scope>>>>,
-}
-
-/// Whether a view may contain a relation twice, which is then rendered once. The planner repeats
-/// relations for outer joins and subqueries only, and a recursion costs too much to be computed
-/// twice. The state of a view with other operators is named as in the releases before there were
-/// any.
-fn repeats(rel: &Rel) -> bool {
-    rel.fold(&mut |rel, inputs: Vec<bool>| {
-        let join = matches!(&rel.op, RelOp::Join { kind, .. } if *kind != JoinKind::Inner);
-        join || matches!(&rel.op, RelOp::Recursion { .. }) || inputs.contains(&true)
-    })
 }
 
 impl<'scope> Renderer<'_, 'scope> {
@@ -251,12 +249,17 @@ impl<'scope> Renderer<'_, 'scope> {
         recursion::recursion(self.scope, base, inputs, self.context, of)
     }
 
+    /// The rows of a source that have all columns that the view reads.
+    fn source(&self, index: usize) -> Result<ChunkStream<'scope>> {
+        let rows = Self::named(self.sources, index, "source")?;
+        let needed = self.reads.get(&index).cloned().unwrap_or_default();
+        let lacks = move |chunk: &SourceChunk| chunk.lacking.iter().any(|it| needed.contains(it));
+        let chunks = rows.flat_map(move |chunk| (!lacks(&chunk)).then_some(chunk.rows));
+        Ok(chunks)
+    }
+
     /// The stream of a source or view by its index; `what` names it in the error.
-    fn named(
-        streams: &[ChunkStream<'scope>],
-        index: usize,
-        what: &str,
-    ) -> Result<ChunkStream<'scope>> {
+    fn named<T: Clone>(streams: &[T], index: usize, what: &str) -> Result<T> {
         let missing = || Error::new(Kind::Bug, format!("the plan names a missing {what}"));
         streams.get(index).cloned().ok_or_else(missing)
     }
@@ -306,7 +309,7 @@ impl<'scope> Renderer<'_, 'scope> {
     /// Renders a node of the plan, and its inputs first.
     fn operator(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
         match &rel.op {
-            RelOp::Source { source } => Self::named(self.sources, *source, "source"),
+            RelOp::Source { source } => self.source(*source),
             RelOp::View { view } => Self::named(self.views, *view, "view"),
             RelOp::Compute {
                 input,
@@ -407,7 +410,9 @@ impl<'scope> Renderer<'_, 'scope> {
 }
 
 /// A stream without data that has the frontier of `stream`.
-fn frontier_of<'scope>(stream: ChunkStream<'scope>) -> StreamVec<'scope, Epoch, ()> {
+fn frontier_of<'scope, C: Clone + 'static>(
+    stream: StreamVec<'scope, Epoch, C>,
+) -> StreamVec<'scope, Epoch, ()> {
     use timely::dataflow::channels::pact::Pipeline;
     use timely::dataflow::operators::Operator;
     stream.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "Frontier", |_, _| {

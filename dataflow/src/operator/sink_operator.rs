@@ -13,7 +13,9 @@
 //! Invariants:
 //! 1. There is at most one operation per primary key and epoch.
 //! 2. Epochs at or below the sink's frontier are not written again.
-//! 3. These rows are withheld, counted, and treated as if they did not exist: rows with the same
+//! 3. If the sink is transactional, one worker has all rows of the view, and gives the sink one
+//!    write an epoch, in the order of epochs.
+//! 4. These rows are withheld, counted, and treated as if they did not exist: rows with the same
 //!    primary key as another row (key conflict), rows whose key contains null, because no sink
 //!    could find them again, and rows whose values the table cannot hold. Therefore an earlier row
 //!    of their key is deleted, and a later row of it is written.
@@ -230,7 +232,13 @@ fn write<'scope>(
     let name = view.name.clone();
     let scope = keyed.scope();
     let peers = scope.peers();
-    let pact = Context::crossing(&context, move |(key, _, _, _): &Change| key.owner(peers));
+    // A transactional sink takes the epochs of a view from one worker, in order.
+    let alone = context.sink.is_transactional(&name);
+    let writer = Row::new(name.as_bytes()).owner(peers);
+    let pact = Context::crossing(&context, move |(key, _, _, _): &Change| match alone {
+        true => writer,
+        false => key.owner(peers),
+    });
     keyed.unary_frontier(pact, "Serve", move |_, info| {
         let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let done: Written = Arc::default();

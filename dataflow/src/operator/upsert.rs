@@ -18,8 +18,8 @@
 //!   again.
 //! * If two records of a key are in different partitions and carry no order, and they differ, then
 //!   the newer one is unknown, and the job ends with an error.
-//! * A key whose newest record could not be published or decoded is a key in error: it has no row
-//!   and is counted, until a later record of the key is right.
+//! * A key whose newest record could not be published or decoded is a key in error: it is counted,
+//!   and has no row, or only a [`partial`] one, until a later record of the key is right.
 //!
 //! Frontier contract: updates are stashed by epoch under a retained capability. When the input
 //! frontier passes an epoch, the net effect of the epoch is applied to the state and sent at that
@@ -38,12 +38,13 @@ use tidemill_ir::row::{Row, RowCodec};
 use tidemill_log::{Error, Kind, Result};
 use tidemill_state::checkpoint::{Entry, Latest};
 use tidemill_state::value::keyed::{Keyed, RESTORED};
+use tidemill_state::value::partial;
 use tidemill_state::value::source_position::ChangeOrder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::{Capability, Operator};
 
 use super::arrange::restore::{Tap, restore};
-use crate::chunk::{Chunk, ChunkStream};
+use crate::chunk::{Chunk, SourceChunk, SourceStream};
 use crate::context::Context;
 use crate::context::site::Site;
 use crate::stats::operators::Size;
@@ -78,7 +79,8 @@ impl Said {
     /// The form in which checkpoints keep the record.
     fn latest(&self) -> Latest {
         match &self.row {
-            _ if self.refused => Latest::Refused(self.partition, self.rank),
+            Some(row) if self.refused => Latest::Partial(self.partition, self.rank, row.clone()),
+            None if self.refused => Latest::Refused(self.partition, self.rank),
             Some(row) if !self.rank.is_known() => Latest::Row(self.partition, row.clone()),
             row => Latest::Ranked(self.partition, self.rank, row.clone()),
         }
@@ -91,6 +93,7 @@ impl Said {
             Latest::Row(partition, row) => (partition, ChangeOrder::NONE, Some(row), false),
             Latest::Ranked(partition, rank, row) => (partition, rank, row, false),
             Latest::Refused(partition, rank) => (partition, rank, None, true),
+            Latest::Partial(partition, rank, row) => (partition, rank, Some(row), true),
         };
         Self {
             row,
@@ -190,12 +193,61 @@ impl Stash {
 /// The state of a key: a row, or no row while its deletion is remembered or the key is in error.
 #[derive(Debug)]
 struct Held {
-    /// The current row; `None` after a deletion, and for a key in error.
+    /// The current row; `None` after a deletion. That of a key in error is partial, or `None`.
     row: Option<Row>,
     /// The order of the change that set it.
     rank: ChangeOrder,
     /// The partition of the record that set it.
     partition: u32,
+}
+
+/// The changes of an epoch to the rows of a source: rows with their differences.
+#[derive(Default)]
+struct Changes {
+    /// Rows with all columns.
+    whole: Vec<(Row, i64)>,
+    /// Partial rows.
+    partial: Vec<(Row, i64)>,
+}
+
+impl Changes {
+    /// Adds a change of a row, if there is one.
+    fn add(&mut self, row: Option<Row>, partial: bool, diff: i64) {
+        let to = match partial {
+            true => &mut self.partial,
+            false => &mut self.whole,
+        };
+        to.extend(row.map(|row| (row, diff)));
+    }
+
+    /// The chunks of the changes: the whole rows, and the partial ones by what they lack.
+    ///
+    /// # Errors
+    /// `Bug` when the bytes are not those of a row.
+    fn chunks(&self, epoch: Epoch, codec: &RowCodec) -> Result<Vec<SourceChunk>> {
+        let mut parts = BTreeMap::new();
+        for (row, diff) in &self.whole {
+            let part: &mut Vec<_> = parts.entry(Arc::default()).or_default();
+            part.push((row.bytes(), *diff));
+        }
+        for (row, diff) in &self.partial {
+            let (lacking, row) = partial::parts(row)
+                .ok_or_else(|| Error::new(Kind::Bug, "a partial row does not say what it lacks"))?;
+            parts.entry(lacking).or_default().push((row, *diff));
+        }
+        let chunks = parts.into_iter().map(|(lacking, rows)| {
+            let (rows, diffs): (Vec<&[u8]>, Vec<i64>) = rows.into_iter().unzip();
+            let batch = codec.decode_bytes(rows.into_iter())?;
+            let diffs = diffs.into();
+            let rows = Chunk {
+                epoch,
+                batch,
+                diffs,
+            };
+            Ok(SourceChunk { rows, lacking })
+        });
+        chunks.collect()
+    }
 }
 
 /// The current rows by key, each with the partition that it came from.
@@ -230,11 +282,11 @@ impl Current {
         epoch: Epoch,
         mut stash: Stash,
         mut changed: impl FnMut(&Row, &Latest),
-    ) -> Vec<(Row, i64)> {
-        let mut changes = Vec::new();
-        self.truncate(&mut stash, |key, row| {
+    ) -> Changes {
+        let mut changes = Changes::default();
+        self.truncate(&mut stash, |key, row, partial| {
             changed(key, &Latest::Nothing);
-            changes.extend(row.map(|row| (row, -1)));
+            changes.add(row, partial, -1);
         });
         self.unordered = stash.unordered.pop();
         for (key, (offset, said)) in stash.rows {
@@ -257,17 +309,18 @@ impl Current {
             }
             let latest = said.latest();
             changed(&key, &latest);
+            let partial = self.refused.contains(&key);
             let old = self.set(epoch, key, said.clone(), &latest);
-            if old != said.row {
-                changes.extend(old.map(|row| (row, -1)));
-                changes.extend(said.row.map(|row| (row, 1)));
+            if (&old, partial) != (&said.row, said.refused) {
+                changes.add(old, partial, -1);
+                changes.add(said.row, said.refused, 1);
             }
         }
         changes
     }
 
     /// Applies truncates: each deletes every key of its partition that no later record sets again.
-    fn truncate(&mut self, stash: &mut Stash, mut gone: impl FnMut(&Row, Option<Row>)) {
+    fn truncate(&mut self, stash: &mut Stash, mut gone: impl FnMut(&Row, Option<Row>, bool)) {
         let truncated = std::mem::take(&mut stash.truncated);
         if truncated.is_empty() {
             return;
@@ -282,8 +335,8 @@ impl Current {
         let all: Vec<(Row, Held)> = self.rows.extract_if(of).collect();
         for (key, held) in all {
             self.bytes -= weight(&key, held.row.as_ref());
-            self.refused.remove(&key);
-            gone(&key, held.row);
+            let partial = self.refused.remove(&key);
+            gone(&key, held.row, partial);
         }
     }
 
@@ -386,7 +439,7 @@ pub(crate) fn upsert<'scope>(
     schema: &SchemaRef,
     site: Site,
     name: &str,
-) -> Result<ChunkStream<'scope>> {
+) -> Result<SourceStream<'scope>> {
     let name = name.to_owned();
     let of = |update: &(Epoch, Keyed)| update.0;
     let input = restore(input, context, Some(&site), of, restored);
@@ -427,12 +480,8 @@ pub(crate) fn upsert<'scope>(
                 size.set(current.size());
                 let after = current.refused.len();
                 context.stats.refuses(&name, after as i64 - before as i64);
-                if changes.is_empty() {
-                    continue;
-                }
-                let rows = changes.iter().map(|(row, diff)| (row, *diff));
-                match Chunk::decode(epoch, &codec, rows) {
-                    Ok(chunk) => output.session(&cap).give(chunk),
+                match changes.chunks(epoch, &codec) {
+                    Ok(chunks) => output.session(&cap).give_iterator(chunks.into_iter()),
                     Err(error) => context.fail(error),
                 }
             }
@@ -477,6 +526,7 @@ mod tests {
         records.into_iter().for_each(|record| stash.add(record));
         let mut changes: Vec<_> = current
             .apply(1, stash, |_, _| {})
+            .whole
             .into_iter()
             .map(|(row, diff)| (row.bytes()[0], diff))
             .collect();

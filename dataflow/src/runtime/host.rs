@@ -37,7 +37,7 @@ use timely::communication::{Hooks, WorkerGuards};
 use timely::worker::Worker;
 use timely::{CommunicationConfig, WorkerConfig};
 
-use crate::chunk::{Chunk, ChunkStream};
+use crate::chunk::{Chunk, SourceChunk, SourceStream};
 use crate::config::{Config, Connect, Sockets, Workers};
 use crate::context::{Context, Sites};
 use crate::epoch::binder::Binder;
@@ -48,6 +48,7 @@ use crate::epoch::messages::{Added, Command, Held, Start};
 use crate::epoch::resume;
 use crate::operator;
 use crate::operator::upsert;
+use crate::runtime::filled_anew;
 use crate::runtime::frontier_writer::{Advance, Frontiers, Leading, advance};
 use crate::runtime::retyped_sources::Retyped;
 use crate::source::operator::{Reading, operator};
@@ -121,7 +122,7 @@ pub fn run(
     stop: Arc<AtomicBool>,
 ) -> Result<()> {
     name_views(&stats, &config);
-    let sink = tidemill_sinks::open_reporting(&config.sink, &stats.health)?;
+    let sink = tidemill_sinks::open_all(&config.sink, &config.sinks, &config.plan, &stats.health)?;
     let shared = Shared::open(config, stats, stop, sink)?;
     if shared.config.workers.process() == 0 {
         let Some(start) = shared.prepare_start()? else {
@@ -353,7 +354,7 @@ impl Shared {
         let prepared = self.awaited("prepare the views' tables", || {
             let (job, tables) = (&self.config.name, &self.tables);
             let lost = claims::check(&*self.sink, job, tables, self.config.take_over)?;
-            self.drop_altered(&lost)?;
+            filled_anew::drop_altered(&*self.sink, job, tables, &lost)?;
             let prepared = self.sink.prepare(job, tables)?;
             // Of two jobs that start at the same moment, at least one sees the other.
             claims::check(&*self.sink, job, tables, false)?;
@@ -381,6 +382,16 @@ impl Shared {
             };
             served = epochs(frontiers);
         }
+        let through = checkpoint.as_ref().map(|checkpoint| checkpoint.epoch);
+        let dropped = self.awaited("make views anew", || {
+            let (job, tables) = (&self.config.name, &self.tables);
+            filled_anew::drop_behind(&*self.sink, job, tables, &served, through)
+        });
+        match dropped? {
+            None => return Ok(None),
+            Some(None) => {}
+            Some(Some(frontiers)) => served = epochs(frontiers),
+        }
         let journal = Arc::new(journal);
         let generation = standing.generation;
         self.stats.generation.store(generation, Ordering::Relaxed);
@@ -407,6 +418,7 @@ impl Shared {
         resume::check_filled(replayed, &self.tables, &served)?;
         let mut start = resume::start(checkpoint, standing.bindings, partitions, &ids, served)?;
         topic_facts::learn(&mut start.facts, &retyped.facts);
+        start.generation = generation;
         self.watch_registry(&start)?;
         let watched = topic_watch::Watched::new(&start.partitions, ids);
         let every = self.config.limits.topics_look_every;
@@ -468,6 +480,7 @@ impl Shared {
             })?;
             self.prepared.get_or_init(|| ());
         }
+        self.sink.fence(start.generation);
         context.tell_start(start);
         for (index, source) in self.config.plan.sources.iter().enumerate() {
             if let Some(checkpoint) = &start.checkpoint
@@ -475,27 +488,6 @@ impl Shared {
             {
                 resume::check_whole(checkpoint, &source.topic, &start.partitions)?;
             }
-        }
-        Ok(())
-    }
-
-    /// Drops tables, so that they are created and filled again: tables of views that were altered
-    /// since, tables whose frontier is lost, and frontiers whose table is gone.
-    fn drop_altered(&self, lost: &BTreeSet<String>) -> Result<()> {
-        let job = &self.config.name;
-        let known = self.sink.frontiers(job)?;
-        for table in &self.tables {
-            let view = &table.name;
-            let why = match known.get(view) {
-                Some(filled) if filled.fingerprint != table.fingerprint => "the view was altered",
-                // Somebody dropped it, or a start did and ended before it dropped the frontier.
-                Some(_) if !self.sink.is_there(view)? => "the view's table is gone",
-                Some(_) => continue,
-                None if lost.contains(view) => "nothing says how far the view's table was filled",
-                None => continue,
-            };
-            tracing::warn!(view, "{why}: its table is made and filled anew");
-            self.sink.drop_view(job, view)?;
         }
         Ok(())
     }
@@ -732,7 +724,7 @@ fn source_stream<'scope>(
     shared: &Arc<Shared>,
     commands: &Rc<RefCell<Control>>,
     context: &Rc<Context>,
-) -> Result<ChunkStream<'scope>> {
+) -> Result<SourceStream<'scope>> {
     let reading = Reading {
         index,
         topic: source.topic.clone(),
@@ -764,7 +756,10 @@ fn source_stream<'scope>(
             commands,
             context,
             open,
-            Chunk::insertions,
+            |epoch, (rows, lacking)| SourceChunk {
+                rows: Chunk::insertions(epoch, rows),
+                lacking,
+            },
         ));
     }
     let codec = RowCodec::new(Arc::clone(&source.schema))?;

@@ -5,11 +5,13 @@
 //! read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidemill_ir::{Envelope, Epoch, Job, Rel, RelOp, Source, state_of};
+use tidemill_log::health::Health;
 use tidemill_log::log::Log;
 use tidemill_log::{Kind, Result};
-use tidemill_sinks::claims;
+use tidemill_sinks::{Sink, claims};
 use tidemill_state::checkpoint;
 use tidemill_state::checkpoint::Manifest;
 use tidemill_state::journal::Journal;
@@ -62,7 +64,7 @@ pub fn preview(config: &Config) -> Result<Preview> {
     let store = tidemill_state::store::open(&config.state)?;
     let standing = Journal::read(&*store, &config.name)?;
     let manifest = checkpoint::newest(&*store, &standing.checkpoints)?;
-    let sink = tidemill_sinks::open(&config.sink)?;
+    let sink = open(config)?;
     claims::check(&*sink, &config.name, &tables(&config.plan), false)?;
     let filled = sink.frontiers(&config.name)?;
     let mut views = Vec::new();
@@ -100,6 +102,12 @@ pub fn preview(config: &Config) -> Result<Preview> {
     })
 }
 
+/// The sinks of a job, as one.
+fn open(config: &Config) -> Result<Arc<dyn Sink>> {
+    let health = Health::default();
+    tidemill_sinks::open_all(&config.sink, &config.sinks, &config.plan, &health)
+}
+
 /// Checks that the tables of the job's views were filled by no other job, and that the job's
 /// journal is the one with which they were filled.
 ///
@@ -109,7 +117,7 @@ pub fn preview(config: &Config) -> Result<Preview> {
 pub fn check_journal(config: &Config) -> Result<()> {
     // In this order: a running job moves the frontiers only to epochs that the journal already
     // holds.
-    let sink = tidemill_sinks::open(&config.sink)?;
+    let sink = open(config)?;
     let tables = tables(&config.plan);
     claims::check(&*sink, &config.name, &tables, false)?;
     let filled = sink.frontiers(&config.name)?;

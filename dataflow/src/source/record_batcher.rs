@@ -5,14 +5,16 @@
 //! only).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use tidemill_decode::{Decoder, Effect, Refused, bare_key};
+use tidemill_decode::{Decoder, Effect, Refused, Rest, bare_key};
 use tidemill_ir::row::{Row, RowCodec, batch, comparable};
 use tidemill_ir::{Envelope, Format};
 use tidemill_log::Result;
 use tidemill_log::log::{OwnedRecord, RecordRef};
 use tidemill_state::value::keyed::Keyed;
+use tidemill_state::value::partial;
 use tidemill_state::value::source_position::ChangeOrder;
 
 use super::newest_positions::Newest;
@@ -114,19 +116,39 @@ pub(crate) struct AppendBatcher {
     decoder: Box<dyn Decoder>,
     /// Counts and refusals of the batch.
     tally: Tally,
+    /// Rows that lack values: their indexes in the decoder, and the columns.
+    partial: Vec<(usize, Arc<[usize]>)>,
 }
+
+/// Rows of a batch, and the columns that they have no values for.
+pub(crate) type Appended = (RecordBatch, Arc<[usize]>);
 
 impl AppendBatcher {
     pub(crate) fn new(decoder: Box<dyn Decoder>) -> Self {
         Self {
             decoder,
             tally: Tally::default(),
+            partial: Vec::new(),
         }
+    }
+
+    /// The rows of a batch in order, those that lack values apart from the others.
+    fn parted(&mut self, rows: &RecordBatch) -> Vec<Appended> {
+        let (mut parts, mut from) = (Vec::new(), 0);
+        let none: Arc<[usize]> = Arc::default();
+        for (at, lacking) in self.partial.drain(..) {
+            parts.push((rows.slice(from, at - from), Arc::clone(&none)));
+            parts.push((rows.slice(at, 1), lacking));
+            from = at + 1;
+        }
+        parts.push((rows.slice(from, rows.num_rows() - from), none));
+        parts.retain(|(rows, _)| rows.num_rows() > 0);
+        parts
     }
 }
 
 impl RecordBatcher for AppendBatcher {
-    type Item = RecordBatch;
+    type Item = Appended;
 
     fn push(&mut self, record: RecordRef<'_>) {
         self.tally.count(&record);
@@ -140,7 +162,13 @@ impl RecordBatcher for AppendBatcher {
             Ok(_) => self
                 .tally
                 .refuse(&record, "a deletion in an append-only topic".to_owned()),
-            Err(Refused(reason)) => self.tally.refuse(&record, reason),
+            Err(Refused(reason)) => {
+                self.tally.refuse(&record, reason);
+                let at = self.decoder.rows();
+                if let Rest::Row(lacking) = self.decoder.push_rest(value, &mut None) {
+                    self.partial.push((at, lacking));
+                }
+            }
         }
     }
 
@@ -148,13 +176,13 @@ impl RecordBatcher for AppendBatcher {
         self.decoder.noted()
     }
 
-    fn finish(&mut self) -> Result<Batched<RecordBatch>> {
+    fn finish(&mut self) -> Result<Batched<Appended>> {
         let rows = self.decoder.finish()?;
         let items = match rows.num_rows() {
             0 => Vec::new(),
             count => {
                 let columns = rows.columns().iter().map(comparable).collect();
-                vec![batch(&rows.schema(), columns, count)?]
+                self.parted(&batch(&rows.schema(), columns, count)?)
             }
         };
         Ok(self.tally.take(items))
@@ -194,6 +222,8 @@ struct Origin {
     offset: i64,
     /// The order of the record's change among those of other partitions.
     rank: ChangeOrder,
+    /// The columns that the row has no values for.
+    lacking: Arc<[usize]>,
 }
 
 impl Origin {
@@ -271,6 +301,17 @@ impl KeyedBatcher {
         effect
     }
 
+    /// Takes a refused record once more, without the values that their columns refuse.
+    fn rest(&mut self, record: &RecordRef<'_>) -> Rest {
+        let (Some(key), Some(value)) = (record.key, record.value) else {
+            return Rest::Nothing;
+        };
+        self.decoder.key(key);
+        let debezium = self.envelope == Envelope::Debezium;
+        let newest = debezium.then(|| self.newest.of(record.partition)).flatten();
+        self.decoder.push_rest(value, newest.unwrap_or(&mut None))
+    }
+
     /// The order of a record among those of other partitions. A record without a source position
     /// has the one of the newest record before it in its partition.
     fn origin(&mut self, record: &RecordRef<'_>) -> Option<Origin> {
@@ -284,6 +325,7 @@ impl KeyedBatcher {
             rank: newest.map_or(ChangeOrder::NONE, |place| {
                 ChangeOrder::new(place, record.timestamp_ms)
             }),
+            lacking: Arc::default(),
         })
     }
 
@@ -321,12 +363,24 @@ impl RecordBatcher for KeyedBatcher {
             }
             _ => {}
         }
+        let rest = match effect {
+            Err(_) => self.rest(&record),
+            Ok(_) => Rest::Nothing,
+        };
+        if rest == Rest::Duplicate {
+            return self.tally.duplicates += 1;
+        }
         let origin = self.origin(&record);
         match (effect, origin) {
             (Err(Refused(reason)), origin) => {
                 self.tally.refuse(&record, reason);
                 // The key's earlier row is not current any more, so the key is in error.
-                self.gone.extend(origin.map(|it| it.says(None, true)));
+                match (rest, origin) {
+                    (Rest::Row(lacking), Some(origin)) => {
+                        self.pending.push(Some(Origin { lacking, ..origin }));
+                    }
+                    (_, origin) => self.gone.extend(origin.map(|it| it.says(None, true))),
+                }
             }
             (Ok(Effect::Row), Some(origin)) => self.pending.push(Some(origin)),
             (Ok(Effect::Withheld), Some(origin)) => self.gone.push(origin.says(None, true)),
@@ -352,7 +406,16 @@ impl RecordBatcher for KeyedBatcher {
         let rows = self.codec.encode(batch.columns(), batch.num_rows())?;
         let mut items = std::mem::take(&mut self.gone);
         for (index, origin) in self.pending.drain(..).enumerate() {
-            items.extend(origin.map(|origin| origin.says(Some(rows.row(index)), false)));
+            items.extend(origin.map(|origin| {
+                let row = rows.row(index);
+                match origin.lacking.is_empty() {
+                    true => origin.says(Some(row), false),
+                    false => {
+                        let row = partial::row(&origin.lacking, &row);
+                        origin.says(Some(row), true)
+                    }
+                }
+            }));
         }
         Ok(self.tally.take(items))
     }

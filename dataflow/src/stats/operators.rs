@@ -27,6 +27,8 @@ use timely::worker::Worker;
 
 /// Shortest time between two publications of a worker.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+/// Limit of worker threads whose times are told one by one.
+const WORKERS_TOLD_MAX: usize = 64;
 /// Most characters of a name; the rest of a long expression is cut off.
 const NAME_CHARS_MAX: usize = 120;
 
@@ -37,6 +39,9 @@ pub struct Operator {
     pub busy: Duration,
     /// The size of its state; `None` if it has none.
     pub held: Option<Size>,
+    /// The time by worker thread of this process, at most [`WORKERS_TOLD_MAX`]; empty in the
+    /// numbers of one worker.
+    pub by_worker: Vec<Duration>,
 }
 
 /// The size of state in memory.
@@ -63,11 +68,19 @@ impl Operators {
     /// The metrics by name, summed over the workers.
     pub fn by_name(&self) -> BTreeMap<String, Operator> {
         let mut all: BTreeMap<String, Operator> = BTreeMap::new();
-        for (name, told) in lock(&self.0).values().flatten() {
-            let sum = all.entry(name.clone()).or_default();
-            sum.busy += told.busy;
-            if let Some(held) = told.held {
-                *sum.held.get_or_insert_default() += held;
+        let workers = lock(&self.0);
+        let told = workers.len().min(WORKERS_TOLD_MAX);
+        for (index, names) in workers.values().enumerate() {
+            for (name, one) in names {
+                let sum = all.entry(name.clone()).or_default();
+                sum.busy += one.busy;
+                sum.by_worker.resize(told, Duration::ZERO);
+                if let Some(time) = sum.by_worker.get_mut(index) {
+                    *time = one.busy;
+                }
+                if let Some(held) = one.held {
+                    *sum.held.get_or_insert_default() += held;
+                }
             }
         }
         all
@@ -315,6 +328,7 @@ mod tests {
         let inner = Operator {
             busy: Duration::from_millis(10),
             held,
+            by_worker: vec![Duration::from_millis(5); 2],
         };
         assert_eq!(told["inner"], inner);
         assert_eq!(told["outer"].busy, Duration::from_millis(10));

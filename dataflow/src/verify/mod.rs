@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemill_ir::Epoch;
+use tidemill_log::health::Health;
 use tidemill_log::log::Log;
 use tidemill_log::{Error, Kind, Result, lock};
 use tidemill_sinks::{Sink, Table};
@@ -192,7 +193,12 @@ impl Look {
         let tables = host::tables(&config.plan).into_iter();
         let tables = tables.map(|table| Ok(Arc::new(Keyed::new(table)?)));
         Ok(Self {
-            sink: tidemill_sinks::open(&config.sink)?,
+            sink: tidemill_sinks::open_all(
+                &config.sink,
+                &config.sinks,
+                &config.plan,
+                &Health::default(),
+            )?,
             store: tidemill_state::store::open(&config.state)?,
             log: tidemill_log::log::open(&config.log)?,
             tables: tables.collect::<Result<_>>()?,
@@ -267,6 +273,7 @@ impl Look {
     /// One round. `None` when the checkpoint was deleted in the meantime.
     fn round(&self, only: Vec<Only>) -> Result<Option<Round>> {
         let frontiers = self.frontiers()?;
+        tracing::info!(tables = self.tables.len(), "reading the tables");
         let found = self.tables.iter().zip(&only);
         let found = found.map(|(keyed, only)| self.found(keyed, only));
         let found = found.collect::<Result<Vec<_>>>()?;
@@ -284,7 +291,7 @@ impl Look {
         let begun = start.checkpoint.as_ref().map(|it| it.epoch).or(first);
         let begun = begun.unwrap_or_default();
         let (epoch, epochs) = (begun, start.bindings.len());
-        tracing::debug!(
+        tracing::info!(
             epoch,
             restored,
             epochs,
@@ -299,6 +306,7 @@ impl Look {
             Err(_) if restored && self.moved_on(&standing)? => return Ok(None),
             evaluated => evaluated?,
         };
+        tracing::info!("comparing");
         let expected = expected.take();
         let differing = found.iter().zip(&expected);
         Ok(Some(Round {

@@ -2,6 +2,7 @@
 //!
 //! The disk is a small tmpfs, which takes root to mount.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -158,6 +159,7 @@ fn job(place: &Path, disk: &Path) -> Config {
         registry: None,
         state: format!("file://{}", disk.display()),
         sink: url("sink.db"),
+        sinks: BTreeMap::new(),
         dead_letters: "dead_letters".to_owned(),
         workers: Workers::Threads(1),
         codec: Engine::default(),

@@ -12,7 +12,7 @@
 //!    service accepts connections and answers nothing.
 //! 3. A service without any report is unknown, never up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,9 +44,33 @@ pub enum Role {
     State,
     /// The sink that serves the views: Cassandra.
     Views,
+    /// A sink that views name, by its name; made by [`Role::of_sink`].
+    Sink(&'static str),
 }
 
+/// The names of roles of sinks. A process has few, and they live as long as the process.
+static SINKS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+
 impl Role {
+    /// The role of a sink that views name. Its name in status and metrics is `sink_NAME`.
+    ///
+    /// ```
+    /// use tidemill_log::health::Role;
+    ///
+    /// assert_eq!(Role::of_sink("warehouse"), Role::of_sink("warehouse"));
+    /// assert_eq!(Role::of_sink("warehouse").name(), "sink_warehouse");
+    /// ```
+    pub fn of_sink(name: &str) -> Self {
+        let name = format!("sink_{name}");
+        let mut known = SINKS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(name.as_str()) {
+            return Self::Sink(known);
+        }
+        let name: &'static str = Box::leak(name.into_boxed_str());
+        known.insert(name);
+        Self::Sink(name)
+    }
+
     /// The name in status, metrics and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -57,6 +81,7 @@ impl Role {
             Self::Registry => "registry",
             Self::State => "state",
             Self::Views => "views",
+            Self::Sink(name) => name,
         }
     }
 }

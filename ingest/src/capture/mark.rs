@@ -24,9 +24,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tidemill_log::sqlite::has_table;
 
 use super::slot_of;
-use crate::database::server::Server;
 use crate::database::{Database, postgres_failed, sqlite_failed};
 use crate::{Error, Kind, Result};
+use tidemill_postgres::Server;
 
 /// Timeout of a connection attempt.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);

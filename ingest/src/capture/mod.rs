@@ -37,8 +37,8 @@ use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use crate::database::Database;
-use crate::database::server::Server;
 use crate::{Error, Kind, Result};
+use tidemill_postgres::Server;
 
 /// Largest number of changes that one [`Capture::next`] returns (about).
 pub(crate) const BATCH: usize = 1_000;

@@ -52,9 +52,9 @@ pub(super) fn parse(kind: ColumnType, text: &str) -> Result<Value, String> {
             Ok(at) if is_timestamp(text) => Ok(Value::Timestamp(micros(at))),
             _ => Err(wrong("a finite timestamp of the years 1 to 9999")),
         },
-        ColumnType::Timestamptz => match text.parse::<jiff::Timestamp>() {
-            Ok(at) if is_instant(text) => Ok(Value::Timestamp(at.as_microsecond())),
-            _ => Err(wrong(
+        ColumnType::Timestamptz => match instant(text) {
+            Some(at) => Ok(Value::Timestamp(at)),
+            None => Err(wrong(
                 "a finite instant (with its offset) of the years 1 to 9999",
             )),
         },
@@ -83,16 +83,44 @@ fn is_timestamp(text: &str) -> bool {
     }
 }
 
-/// Whether a text is a date, a time of day and an offset.
-fn is_instant(text: &str) -> bool {
+/// The instant of a date, a time of day and an offset, in microseconds since 1970 (UTC); `None` if
+/// the text is not that, or not of the years 1 to 9999. Calculated with civil times, because jiff's
+/// timestamps end 26 hours before the year 9999 does.
+fn instant(text: &str) -> Option<i64> {
     // The date holds the sign of an offset.
     let offset = text.char_indices().skip(11);
     let mut offset = offset.filter(|(_, c)| matches!(c, 'Z' | '+' | '-'));
-    let parts = offset.next().and_then(|(at, _)| text.split_at_checked(at));
-    parts.is_some_and(|(moment, offset)| {
-        let plain = |c: char| c.is_ascii_digit() || matches!(c, 'Z' | '+' | '-' | ':');
-        moment.len() > 10 && is_timestamp(moment) && offset.chars().all(plain)
-    })
+    let (moment, offset) = text.split_at_checked(offset.next()?.0)?;
+    let at = moment.parse::<civil::DateTime>();
+    let at = micros(at.ok().filter(|_| is_timestamp(moment))?) - offset_micros(offset)?;
+    let first = micros(civil::DateTime::constant(1, 1, 1, 0, 0, 0, 0));
+    (first..=micros(civil::DateTime::MAX))
+        .contains(&at)
+        .then_some(at)
+}
+
+/// The offset of `Z`, `+HH`, `+HH:MM`, `+HHMM` or `+HH:MM:SS`, in microseconds.
+fn offset_micros(offset: &str) -> Option<i64> {
+    if offset == "Z" {
+        return Some(0);
+    }
+    let (sign, rest) = offset.split_at_checked(1)?;
+    let mut parts = rest.split(':');
+    let digits = rest.replace(':', "");
+    let is_written = parts.all(|part| part.len() == 2) || digits.len() == 4 && rest == digits;
+    let is_written = is_written && digits.bytes().all(|it| it.is_ascii_digit());
+    if !is_written || digits.len() > 6 || !matches!(sign, "+" | "-") {
+        return None;
+    }
+    let part = |from: usize| {
+        digits
+            .get(from..from + 2)
+            .map_or(Some(0), |it| it.parse().ok())
+    };
+    let (hours, minutes, seconds): (i64, i64, i64) = (part(0)?, part(2)?, part(4)?);
+    let seconds = (hours * 60 + minutes) * 60 + seconds;
+    let is_offset = hours < 24 && minutes < 60;
+    is_offset.then_some(if sign == "-" { -seconds } else { seconds } * 1_000_000)
 }
 
 /// Whether a text is `HH:MM` or `HH:MM:SS`, with up to six digits after a decimal point.
@@ -227,6 +255,21 @@ mod tests {
                 "1970-01-01 05:30:00+05:30",
                 Value::Timestamp(0),
             ),
+            (
+                ColumnType::Timestamptz,
+                "1969-12-31 19:03:58-04:56:02",
+                Value::Timestamp(0),
+            ),
+            (
+                ColumnType::Timestamptz,
+                "9999-12-31 23:59:59.999999+00",
+                Value::Timestamp(253_402_300_799_999_999),
+            ),
+            (
+                ColumnType::Timestamptz,
+                "9999-12-31 00:00:00+01",
+                Value::Timestamp(253_402_210_800_000_000),
+            ),
             (DECIMAL, "12.5", Value::Decimal(125_000)),
             (DECIMAL, "-0.0001", Value::Decimal(-1)),
         ] {
@@ -253,6 +296,12 @@ mod tests {
             (ColumnType::Timestamp, "-infinity"),
             (ColumnType::Timestamptz, "infinity"),
             (ColumnType::Timestamptz, "2024-01-01 00:00:00"),
+            (ColumnType::Timestamptz, "2024-01-01 00:00:00Z12"),
+            (ColumnType::Timestamptz, "2024-01-01 00:00:00+1:2"),
+            (ColumnType::Timestamptz, "2024-01-01 00:00:00+02:60"),
+            (ColumnType::Timestamptz, "0001-01-01 00:00:00+01"),
+            (ColumnType::Timestamptz, "9999-12-31 23:00:00-01"),
+            (ColumnType::Timestamptz, "10000-01-01 00:59:59+01"),
             (DECIMAL, "NaN"),
             (DECIMAL, "1.23456"),
             (DECIMAL, "100000000"),

@@ -9,8 +9,8 @@ use postgres::Client;
 
 use crate::capture::slot_of;
 use crate::database::postgres_failed;
-use crate::database::server::Server;
 use crate::{Error, Kind, Result};
+use tidemill_postgres::Server;
 
 /// Timeout of a connection attempt.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);

@@ -156,6 +156,13 @@ impl Fetcher<'_> {
             }
             match self.ledger.next()? {
                 Next::Finished => return self.finished(),
+                Next::Paused(since) => {
+                    let what = format!(
+                        "fetching is paused since {since:.0}, so nothing is fetched; resume it in \
+                         the control center, or name the pages"
+                    );
+                    return Err(Error::new(Kind::Data, what));
+                }
                 Next::Fetch(claim) => {
                     self.take(&claim)?;
                 }

@@ -23,13 +23,14 @@
 //!    only when its tick has come. A page that was requested by its number before (`ranged`)
 //!    becomes one of the schedule as it is. Ticks that were missed for longer than [`CATCH_UP_MAX`]
 //!    become one.
-//! 4. At most [`RETRYING_MAX`] pages wait for a retry; then no next page is made.
+//! 4. At most [`RETRYING_MAX`] pages that failed wait for a retry; then no next page is made.
 //! 5. A page is done only when nothing can be added to it: it is full, or it was requested when a
 //!    later page was known to have records. So a list that grows while it is read, or afterwards,
 //!    loses nothing. The end of a list is a page without records of its own: an empty page, or one
 //!    with the keys of the page before. No page is made after it.
 
 pub(crate) mod postgres;
+pub mod requests;
 pub(crate) mod sqlite;
 
 use std::collections::BTreeSet;
@@ -43,7 +44,7 @@ use crate::{Error, Kind, Result};
 
 /// How far behind the schedule each missed tick still makes a page.
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(60);
-/// How many pages may wait for a retry before no next page is made.
+/// How many pages that failed may wait for a retry before no next page is made.
 pub const RETRYING_MAX: i64 = 8;
 /// A time after all times of a ledger, in milliseconds since 1970: the year 9000.
 const FAR_FUTURE_MS: i64 = 221_845_392_000_000;
@@ -121,6 +122,8 @@ pub enum Next {
     AtEnd(Duration),
     /// Nothing more: every page of the range is done or failed.
     Finished,
+    /// Nothing: fetching is paused since this time ([`requests`]).
+    Paused(Timestamp),
 }
 
 /// The answer to a request for one page.
@@ -236,17 +239,22 @@ pub fn open(
     schedule: &Schedule,
     lease: Duration,
 ) -> Result<Box<dyn Ledger>> {
-    let terms = Terms {
+    let terms = terms(name, schedule, lease);
+    Ok(match Database::of(database)? {
+        Database::Postgres(url) => Box::new(postgres::PostgresLedger::open(&url, terms)?),
+        Database::Sqlite(file) => Box::new(sqlite::SqliteLedger::open(&file, terms)?),
+    })
+}
+
+/// The terms of a process that begins.
+fn terms(name: &str, schedule: &Schedule, lease: Duration) -> Terms {
+    Terms {
         pipeline: name.to_owned(),
         claimant: uuid::Uuid::new_v4().to_string(),
         schedule: schedule.clone(),
         lease_ms: millis(lease),
         horizon: Horizon::default(),
-    };
-    Ok(match Database::of(database)? {
-        Database::Postgres(url) => Box::new(postgres::PostgresLedger::open(&url, terms)?),
-        Database::Sqlite(file) => Box::new(sqlite::SqliteLedger::open(&file, terms)?),
-    })
+    }
 }
 
 /// What both engines know about pipeline and process.
@@ -302,7 +310,7 @@ struct LedgerState {
     last: Option<(u64, i64)>,
     /// Whether that page landed without records of its own. A page that failed since is not an end.
     is_beyond: bool,
-    /// Number of pages that wait for a retry.
+    /// Number of pages that failed and wait for a retry.
     retrying: i64,
     /// When the first claim or wait ends.
     wakes_ms: Option<i64>,

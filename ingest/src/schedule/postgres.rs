@@ -16,7 +16,7 @@ use super::{
 use crate::database::postgres_failed;
 use crate::{Error, Result, database};
 
-/// The table and the index of pages that become due.
+/// The table, the index of pages that become due, and the pipelines whose fetching is paused.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     pipeline text NOT NULL,
     page bigint NOT NULL,
@@ -34,7 +34,9 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     ranged boolean NOT NULL DEFAULT false,
     PRIMARY KEY (pipeline, page));
 CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
-    WHERE state IN ('claimed', 'retry', 'short');";
+    WHERE state IN ('claimed', 'retry', 'short');
+CREATE TABLE IF NOT EXISTS _tidemill_fetching (
+    pipeline text PRIMARY KEY, paused_at timestamptz NOT NULL);";
 
 /// Whether the table is that of an earlier version, which did not recognize the end of a list.
 const IS_OLD: &str = "SELECT to_regclass('_tidemill_runs') IS NOT NULL AND NOT EXISTS (
@@ -71,7 +73,7 @@ const FOLLOWED: &str = "EXISTS (SELECT FROM _tidemill_runs AS later
 
 /// Which rows become due. `$1` is the pipeline, `$2` whether the end of a list is followed. No page
 /// behind an empty one is requested.
-const OPEN: &str = "pipeline = $1 AND state IN ('claimed', 'retry', 'short')
+pub(super) const OPEN: &str = "pipeline = $1 AND state IN ('claimed', 'retry', 'short')
     AND (state <> 'short' OR FOLLOWED OR $2 AND NOT EXISTS (SELECT FROM _tidemill_runs AS earlier
         WHERE earlier.pipeline = $1 AND earlier.state IN ('claimed', 'retry', 'short')
         AND earlier.state = 'short' AND earlier.page < run.page AND earlier.own = 0))";
@@ -95,13 +97,14 @@ const STANDING: &str = "SELECT
     last.page, (extract(epoch FROM last.due_at) * 1000)::bigint,
     open.retrying, (extract(epoch FROM open.wakes) * 1000)::bigint,
     last.own = 0 AND last.state <> 'failed'
-    FROM (SELECT count(*) FILTER (WHERE state = 'retry') AS retrying, min(claimed_until) AS wakes
+    FROM (SELECT count(*) FILTER (WHERE state = 'retry' AND failures > 0) AS retrying,
+            min(claimed_until) AS wakes
         FROM _tidemill_runs AS run WHERE OPEN) AS open
     LEFT JOIN (SELECT page, due_at, own, state FROM _tidemill_runs
         WHERE pipeline = $1 AND NOT ranged ORDER BY page DESC LIMIT 1) AS last ON true";
 
 /// Deletes the pages of a round that has ended.
-const FORGET: &str = "DELETE FROM _tidemill_runs
+pub(super) const FORGET: &str = "DELETE FROM _tidemill_runs
     WHERE pipeline = $1 AND state IN ('done', 'short', 'failed')";
 
 /// Makes a page that is claimed from the beginning.
@@ -140,17 +143,17 @@ const MINE: &str = "pipeline = $1 AND page = $2 AND state = 'claimed'
 
 /// The ledger of a pipeline in PostgreSQL.
 pub(crate) struct PostgresLedger {
-    client: Client,
-    terms: Terms,
+    pub(super) client: Client,
+    pub(super) terms: Terms,
 }
 
 /// An error of the ledger.
-fn failed(error: postgres::Error) -> Error {
+pub(super) fn failed(error: postgres::Error) -> Error {
     postgres_failed("ledger `_tidemill_runs`", error)
 }
 
 /// A statement with [`OPEN`] and [`FOLLOWED`] in place of their names.
-fn sql(statement: &str) -> String {
+pub(super) fn sql(statement: &str) -> String {
     statement
         .replace("OPEN", OPEN)
         .replace("FOLLOWED", FOLLOWED)
@@ -187,7 +190,7 @@ impl PostgresLedger {
     }
 
     /// Reads what the plan is made from.
-    fn standing(&mut self) -> Result<LedgerState> {
+    pub(super) fn standing(&mut self) -> Result<LedgerState> {
         let row = self
             .client
             .query_one(
@@ -280,6 +283,9 @@ impl PostgresLedger {
 
 impl Ledger for PostgresLedger {
     fn next(&mut self) -> Result<Next> {
+        if let Some(since) = self.paused_since()? {
+            return Ok(Next::Paused(since));
+        }
         loop {
             if let Some(claim) = self.claim(false)? {
                 return Ok(Next::Fetch(claim));

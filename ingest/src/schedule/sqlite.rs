@@ -16,7 +16,7 @@ use super::{
 use crate::database::sqlite_failed;
 use crate::{Error, Result};
 
-/// The table and the index of pages that become due.
+/// The table, the index of pages that become due, and the pipelines whose fetching is paused.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     pipeline TEXT NOT NULL,
     page INTEGER NOT NULL,
@@ -34,7 +34,9 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     ranged INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (pipeline, page)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
-    WHERE state IN ('claimed', 'retry', 'short');";
+    WHERE state IN ('claimed', 'retry', 'short');
+CREATE TABLE IF NOT EXISTS _tidemill_fetching (
+    pipeline TEXT PRIMARY KEY, paused_at INTEGER NOT NULL);";
 
 /// Whether the table is that of an earlier version, which did not recognize the end of a list.
 const IS_OLD: &str = "SELECT count(*) > 0 AND max(name = 'own') = 0
@@ -68,7 +70,7 @@ const FOLLOWED: &str = "EXISTS (SELECT 1 FROM _tidemill_runs AS later
 
 /// Which rows become due. `?1` is the pipeline, `?2` whether the end of a list is followed. No page
 /// behind an empty one is requested.
-const OPEN: &str = "pipeline = ?1 AND state IN ('claimed', 'retry', 'short')
+pub(super) const OPEN: &str = "pipeline = ?1 AND state IN ('claimed', 'retry', 'short')
     AND (state <> 'short' OR FOLLOWED OR ?2 AND NOT EXISTS (SELECT 1 FROM _tidemill_runs AS earlier
         WHERE earlier.pipeline = ?1 AND earlier.state IN ('claimed', 'retry', 'short')
         AND earlier.state = 'short' AND earlier.page < run.page AND earlier.own = 0))";
@@ -86,7 +88,7 @@ const CLAIM: &str = "UPDATE _tidemill_runs
     WHERE pipeline = ?1 AND page = ?2";
 
 /// Deletes the pages of a round that has ended.
-const FORGET: &str = "DELETE FROM _tidemill_runs
+pub(super) const FORGET: &str = "DELETE FROM _tidemill_runs
     WHERE pipeline = ?1 AND state IN ('done', 'short', 'failed')";
 
 /// Makes a page that was requested by its number one of the schedule.
@@ -110,24 +112,24 @@ const MINE: &str = "pipeline = ?1 AND page = ?2 AND state = 'claimed'
 
 /// The ledger of a pipeline in SQLite.
 pub(crate) struct SqliteLedger {
-    connection: Connection,
-    terms: Terms,
+    pub(super) connection: Connection,
+    pub(super) terms: Terms,
 }
 
 /// An error of the ledger.
-fn failed(error: rusqlite::Error) -> Error {
+pub(super) fn failed(error: rusqlite::Error) -> Error {
     sqlite_failed("ledger `_tidemill_runs`", error)
 }
 
 /// A statement with [`OPEN`] and [`FOLLOWED`] in place of their names.
-fn sql(statement: &str) -> String {
+pub(super) fn sql(statement: &str) -> String {
     statement
         .replace("OPEN", OPEN)
         .replace("FOLLOWED", FOLLOWED)
 }
 
 /// The clock of the machine, in milliseconds since 1970.
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
@@ -177,7 +179,11 @@ impl SqliteLedger {
 }
 
 /// Reads what the plan is made from.
-fn standing(transaction: &Transaction<'_>, terms: &Terms, now_ms: i64) -> Result<LedgerState> {
+pub(super) fn standing(
+    transaction: &Transaction<'_>,
+    terms: &Terms,
+    now_ms: i64,
+) -> Result<LedgerState> {
     let select = "SELECT page, due_at, own = 0 AND state <> 'failed' FROM _tidemill_runs
         WHERE pipeline = ?1 AND NOT ranged ORDER BY page DESC LIMIT 1";
     let last = transaction
@@ -187,7 +193,8 @@ fn standing(transaction: &Transaction<'_>, terms: &Terms, now_ms: i64) -> Result
         })
         .optional()
         .map_err(failed)?;
-    let select = "SELECT count(*) FILTER (WHERE state = 'retry'), min(claimed_until)
+    let select =
+        "SELECT count(*) FILTER (WHERE state = 'retry' AND failures > 0), min(claimed_until)
         FROM _tidemill_runs AS run WHERE OPEN";
     let (retrying, wakes_ms) = transaction
         .query_row(
@@ -280,6 +287,9 @@ fn make(
 
 impl Ledger for SqliteLedger {
     fn next(&mut self) -> Result<Next> {
+        if let Some(since) = self.paused_since()? {
+            return Ok(Next::Paused(since));
+        }
         let terms = &self.terms;
         let transaction = self
             .connection

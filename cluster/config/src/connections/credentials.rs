@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use tidemill_ingest::database::server::Server;
 use tidemill_log::address;
+use tidemill_postgres::Server;
 use tidemill_protocol::exit::Usage;
 use tidemill_protocol::{output, redact};
 
@@ -25,14 +25,15 @@ const PG_SETTINGS: [(&str, &str); 4] = [
 
 /// The settings of one service.
 pub(super) struct Service<'a> {
-    name: &'static str,
+    name: String,
     file: Option<&'a Settings>,
 }
 
 impl<'a> Service<'a> {
     /// `name` as in `TIDEMILL_NAME_PASSWORD`.
-    pub(super) fn new(name: &'static str, found: Option<&'a Found>) -> Self {
-        let file = match name {
+    pub(super) fn new(name: impl Into<String>, found: Option<&'a Found>) -> Self {
+        let name = name.into();
+        let file = match name.as_str() {
             "cassandra" => found.map(|found| &found.file.cassandra),
             "registry" => found.map(|found| &found.file.registry),
             _ => None,
@@ -160,6 +161,36 @@ impl<'a> Service<'a> {
         }
         Ok(url)
     }
+
+    /// PostgreSQL's URL with its password and the settings of libpq's variables.
+    pub(super) fn postgres(&self, url: String) -> anyhow::Result<String> {
+        if !url.starts_with("postgres://") {
+            return Ok(url);
+        }
+        let mut url = url;
+        for (variable, setting) in PG_SETTINGS {
+            if let Some(value) = std::env::var(variable)
+                .ok()
+                .filter(|value| !value.is_empty())
+            {
+                url = unless_said(url, setting, &value);
+            }
+        }
+        if redact::holds_password(&url) {
+            return Ok(url);
+        }
+        let mut password = self.password()?;
+        if password.is_none() {
+            password = std::env::var("PGPASSWORD").ok();
+        }
+        if password.is_none() {
+            password = pgpass(&url)?;
+        }
+        Ok(match password {
+            Some(password) => address::with(&url, "password", &password),
+            None => url,
+        })
+    }
 }
 
 type Of = fn(&Settings) -> &Option<String>;
@@ -198,36 +229,6 @@ fn first_line(path: &str, place: &str) -> anyhow::Result<String> {
     Ok(secret)
 }
 
-/// PostgreSQL's URL with its password and the settings of libpq's variables.
-pub(super) fn postgres(url: String) -> anyhow::Result<String> {
-    if !url.starts_with("postgres://") {
-        return Ok(url);
-    }
-    let mut url = url;
-    for (variable, setting) in PG_SETTINGS {
-        if let Some(value) = std::env::var(variable)
-            .ok()
-            .filter(|value| !value.is_empty())
-        {
-            url = unless_said(url, setting, &value);
-        }
-    }
-    if redact::holds_password(&url) {
-        return Ok(url);
-    }
-    let mut password = Service::new("postgres", None).password()?;
-    if password.is_none() {
-        password = std::env::var("PGPASSWORD").ok();
-    }
-    if password.is_none() {
-        password = pgpass(&url)?;
-    }
-    Ok(match password {
-        Some(password) => address::with(&url, "password", &password),
-        None => url,
-    })
-}
-
 /// The password that libpq would find in `PGPASSFILE` or `~/.pgpass`.
 fn pgpass(url: &str) -> anyhow::Result<Option<String>> {
     let named = std::env::var_os("PGPASSFILE").map(PathBuf::from);
@@ -247,7 +248,13 @@ fn pgpass(url: &str) -> anyhow::Result<Option<String>> {
         return Ok(None);
     }
     let text = std::fs::read_to_string(&path).with_context(what)?;
-    let server = Server::parse(url)?;
+    // The schema of a sink is no setting of libpq.
+    let (place, settings) = address::parse(url);
+    let settings = settings.iter().filter(|(name, _)| name != "schema");
+    let url = settings.fold(place.to_owned(), |url, (name, value)| {
+        address::with(&url, name, value)
+    });
+    let server = Server::parse(&url)?;
     let config = server.config();
     let user = config.get_user().unwrap_or_default();
     let host = server.host().unwrap_or_default();

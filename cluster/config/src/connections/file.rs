@@ -4,6 +4,7 @@
 //! In: the file in the current folder, else in the pipeline's. Out: its content, with positions for
 //! messages. No message quotes a line of the file, because it may contain passwords.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,9 @@ pub(super) struct File {
     pub(super) cassandra: Settings,
     #[serde(default)]
     pub(super) registry: Settings,
+    /// The URLs of the sinks that views name, by name.
+    #[serde(default)]
+    pub(super) sinks: BTreeMap<String, Spanned<String>>,
 }
 
 /// The table `[connections]`.
@@ -106,6 +110,7 @@ impl Found {
         let kafka = self.kafka().unwrap_or_default();
         urls.into_iter()
             .flatten()
+            .chain(self.file.sinks.values())
             .any(|url| redact::holds_password(url.get_ref()))
             || kafka
                 .iter()

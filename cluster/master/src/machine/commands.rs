@@ -1,4 +1,4 @@
-//! Commands of users: submit, stop, restart, rescale and remove a job.
+//! Commands of users: submit, stop, restart, rescale and remove a job; drain a worker.
 //!
 //! In: the command. Out: a changed durable state, and a sentence for the user. The user receives
 //! the sentence when the change is durable. Commands start and end no process: the state machines
@@ -10,6 +10,7 @@ use tidemill_protocol::{JobSpec, Part};
 
 use super::durable::{Job, Record};
 use super::event::{Command, Refusal};
+use super::times::WORKER_REMEMBERED_MAX;
 use crate::machine::State;
 
 /// Limit of jobs of one master.
@@ -36,6 +37,8 @@ impl State {
                 self.job(&name).map(|job| rescale(&name, job, workers))
             }
             Command::Remove(name) => self.remove(&name),
+            Command::Drain(worker) => self.drain(&worker),
+            Command::Undrain(worker) => self.undrain(&worker),
         }
     }
 
@@ -89,6 +92,59 @@ impl State {
         }
         anew(job);
         Ok(format!("job `{name}` was there, and starts again"))
+    }
+
+    /// Places nothing on a worker any more, and lets each component with a process there drain and
+    /// begin a generation elsewhere. Budgets of restarts stay as they are: nothing failed.
+    fn drain(&mut self, worker: &str) -> Answer {
+        let name = self.worker(worker)?;
+        if !self.durable.drained.insert(worker.to_owned()) {
+            return Ok(format!("worker {name} is drained already"));
+        }
+        let mut moved = 0;
+        for job in self.durable.jobs.values_mut() {
+            for record in [&mut job.dataflow, &mut job.ingest] {
+                let run = record.run.as_ref();
+                if run.is_some_and(|run| run.workers.iter().any(|(id, _)| id == worker)) {
+                    record.revision += 1;
+                    moved += 1;
+                }
+            }
+        }
+        Ok(match moved {
+            0 => format!("worker {name} gets no processes any more; it has none"),
+            _ => format!("worker {name} drains: its processes move to other workers"),
+        })
+    }
+
+    /// Lets a drained worker get processes again. Nothing moves to it before the next generation.
+    fn undrain(&mut self, worker: &str) -> Answer {
+        let name = self.worker(worker)?;
+        Ok(match self.durable.drained.remove(worker) {
+            true => format!("worker {name} gets processes again, at the next start of a job"),
+            false => format!("worker {name} was not drained"),
+        })
+    }
+
+    /// The name of a worker that is there.
+    fn worker(&self, id: &str) -> Result<String, Refusal> {
+        let mut workers = self.roster.present();
+        let found = workers.find(|worker| worker.report.worker == id);
+        let why = || Refusal::NoSuchJob(format!("no worker `{id}` is there"));
+        found
+            .map(|worker| worker.report.name.clone())
+            .ok_or_else(why)
+    }
+
+    /// Forgets drained workers that have been gone for so long that the roster has none of them.
+    pub(super) fn forget_drained(&mut self) {
+        if self.now < self.started + WORKER_REMEMBERED_MAX {
+            return;
+        }
+        let known: Vec<&str> = self.roster.known().collect();
+        self.durable
+            .drained
+            .retain(|worker| known.contains(&worker.as_str()));
     }
 
     /// Forgets a job that has no processes and is not wanted to run, or that gave up. Tables,

@@ -4,7 +4,7 @@
 //! The state is one JSON document. The document is written as a whole, before the master acts on a
 //! change (see [`crate::state_log`]). This module contains only data and simple questions about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ pub(crate) struct Durable {
     pub(crate) ingests: u64,
     /// The jobs, by name.
     pub(crate) jobs: BTreeMap<String, Job>,
+    /// The workers on which nothing is placed, because somebody drained them.
+    #[serde(default)]
+    pub(crate) drained: BTreeSet<WorkerId>,
 }
 
 /// Identity of one master process, from its start to its end.

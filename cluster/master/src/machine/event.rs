@@ -85,6 +85,10 @@ pub(crate) enum Command {
     Rescale(String, usize),
     /// Forgets a stopped job.
     Remove(String),
+    /// Places no process on this worker any more, and moves those that it has.
+    Drain(WorkerId),
+    /// Ends that.
+    Undrain(WorkerId),
 }
 
 /// Why a command was refused, in words for the user.
@@ -92,7 +96,7 @@ pub(crate) enum Command {
 pub(crate) enum Refusal {
     /// A value is invalid (HTTP 400).
     Bad(String),
-    /// The master has no job of this name (HTTP 404).
+    /// The master has no job or worker of this name (HTTP 404).
     NoSuchJob(String),
     /// The command does not fit the job's current state (HTTP 409).
     Conflict(String),

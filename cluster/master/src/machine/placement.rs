@@ -75,7 +75,8 @@ pub(crate) fn place(
 fn why_not(free: &[Free], wanted: usize) -> String {
     let slots: usize = free.iter().map(|free| free.slots).sum();
     if free.is_empty() {
-        return "no worker is there; start one with `tidemill worker`".to_owned();
+        return "no worker is there that takes processes; start one with `tidemill worker`"
+            .to_owned();
     }
     if slots >= wanted {
         return format!(

@@ -2,12 +2,13 @@
 //!
 //! In: how each process ended. All processes of a generation end when one fails, so most ends are
 //! consequences. Two kinds of end are never the root cause while there is another one: a process
-//! that lost a peer (`exit::PEER_LOST`), and a process that was killed because the generation was
-//! already ending.
+//! that lost a peer ([`ExitCode::PeerLost`]), and a process that was killed because the generation
+//! was already ending.
 
 use std::collections::BTreeMap;
 
-use tidemill_protocol::{Exit, Failure, WorkerId, exit};
+use tidemill_protocol::exit::ExitCode;
+use tidemill_protocol::{Exit, Failure, WorkerId};
 
 use super::durable::Run;
 use super::times::WORKER_SILENT_MAX;
@@ -136,7 +137,7 @@ fn is_own(ended: &Ended, late: bool) -> bool {
         Ended::Exited { exit, ours, .. } if *ours || late => {
             late && !is_peer_lost(exit)
                 && (exit.frozen
-                    || exit.code.is_some_and(|code| code != i32::from(exit::OK))
+                    || exit.code.is_some() && !ExitCode::Done.is(exit.code)
                     || exit.signal.is_some_and(|signal| signal != KILL))
         }
         Ended::Exited { exit, .. } => !is_peer_lost(exit),
@@ -146,7 +147,7 @@ fn is_own(ended: &Ended, late: bool) -> bool {
 
 /// Whether the process ended because it lost a peer.
 pub(crate) fn is_peer_lost(exit: &Exit) -> bool {
-    exit.code == Some(i32::from(exit::PEER_LOST)) && !exit.frozen
+    ExitCode::PeerLost.is(exit.code) && !exit.frozen
 }
 
 impl Ended {
@@ -156,7 +157,7 @@ impl Ended {
         let Self::Exited { exit, .. } = self else {
             return false;
         };
-        exit.code == Some(i32::from(exit::OK)) || is_peer_lost(exit)
+        ExitCode::Done.is(exit.code) || is_peer_lost(exit)
     }
 
     /// Order of ends: when the master heard of them, then the workers' clocks.

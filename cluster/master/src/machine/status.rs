@@ -1,7 +1,7 @@
 //! Status of the master, its workers and all jobs ([`Status`]), as a function of the state.
 //!
-//! The page, `tidemill status` and `GET /v1/status` show the same [`Status`]. Decision 25 explains
-//! how the numbers of several processes become one.
+//! The page, `tidemill status` and `GET /api/v1/status` show the same [`Status`]. Decision 25
+//! explains how the numbers of several processes become one.
 //!
 //! | value | how it is made from the processes |
 //! |---|---|
@@ -16,7 +16,7 @@ pub(crate) mod rates;
 use std::collections::BTreeMap;
 
 use tidemill_protocol::{
-    DependencyStatus, Failure, Heartbeat, IngestStatus, JobStatus, MasterStatus,
+    DependencyStatus, Failure, Heartbeat, IngestStatus, JobState, JobStatus, MasterStatus,
     OPERATORS_TOLD_MAX, OperatorHeartbeat, Part, Phase, ProcessKey, ProcessStatus, Status,
     WorkerStatus,
 };
@@ -57,6 +57,7 @@ fn worker(state: &State, worker: &super::roster::Worker) -> WorkerStatus {
         slots_used: used.sum(),
         silent_ms: state.now.saturating_sub(worker.heard),
         version: report.version.clone(),
+        drained: state.durable.drained.contains(&report.worker),
     }
 }
 
@@ -122,6 +123,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         .iter()
         .filter_map(|(_, beat)| beat.map(|beat| beat.records))
         .sum();
+    let disk = fullest(of_dataflow.iter().chain(&of_ingest));
     let ingest = job
         .spec
         .ingest
@@ -152,6 +154,8 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         sink_pending: sum(|beat| beat.sink_pending),
         sink_p50_ms: beats.iter().filter_map(|beat| beat.sink_p50_ms).max(),
         sink_p99_ms: beats.iter().filter_map(|beat| beat.sink_p99_ms).max(),
+        disk_free: disk.0,
+        disk_size: disk.1,
         ingest,
         views: match whole {
             true => views(&beats),
@@ -163,6 +167,8 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
             .chain(of_ingest)
             .map(|(it, _)| it)
             .collect(),
+        // The server that evaluates the rules adds this.
+        alerts_firing: 0,
         failures: failures(job),
         alerts_file: job.spec.files.get(tidemill_alerts::FILE).cloned(),
     }
@@ -207,27 +213,29 @@ pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> 
     let (late, known) = lag(now, &of_dataflow, &of_ingest);
     let behind = by_topic(&[dataflow]);
     let fresh = |told: Option<u64>| told.max(late.filter(|late| *late > 0));
-    let condition = |told: &[Told<'_>], away: &str| {
+    let condition = |told: &[Told<'_>], away: JobState| {
         let (doing, downs) = (doing(told), downs(now, told));
         let word = match (&doing, downs.is_empty()) {
             (Some(_), _) => away,
-            (None, true) => "running",
-            (None, false) => "degraded",
+            (None, true) => JobState::Running,
+            (None, false) => JobState::Degraded,
         };
-        let doing = doing.filter(|doing| doing != word);
+        let doing = doing.filter(|doing| doing != word.name());
         let why: Vec<String> = doing.into_iter().chain(downs).collect();
-        (word.to_owned(), (!why.is_empty()).then(|| why.join("; ")))
+        (word, (!why.is_empty()).then(|| why.join("; ")))
     };
-    let fed = condition(&of_ingest, "waiting");
+    let fed = condition(&of_ingest, JobState::Waiting);
     let fed = IngestStatus {
         state: fed.0,
         why: fed.1,
         published: ingest.records,
         noticed: ingest.noticed.clone(),
         wal_kept: ingest.wal_kept,
+        paused_ms: ingest.paused_ms,
         ..IngestStatus::default()
     };
-    let (state, why) = together(condition(&of_dataflow, "starting"), Some(&fed));
+    let (state, why) = together(condition(&of_dataflow, JobState::Starting), Some(&fed));
+    let disk = fullest(of_dataflow.iter().chain(&of_ingest));
     JobStatus {
         name: name.to_owned(),
         state,
@@ -248,6 +256,8 @@ pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> 
         sink_pending: dataflow.sink_pending,
         sink_p50_ms: dataflow.sink_p50_ms,
         sink_p99_ms: dataflow.sink_p99_ms,
+        disk_free: disk.0,
+        disk_size: disk.1,
         ingest: Some(fed),
         views: views(&[dataflow]),
         operators: operators(&[dataflow]),
@@ -279,6 +289,16 @@ fn lag(now: u64, dataflow: &[Told<'_>], ingest: &[Told<'_>]) -> (Option<u64>, bo
     (late, first.lag_known)
 }
 
+/// Free bytes and size of the fullest disk that a process told.
+fn fullest<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> (Option<u64>, Option<u64>) {
+    let disks = told.filter_map(|(_, beat)| beat.as_ref()?.disk_free.zip(beat.as_ref()?.disk_size));
+    // a/b < c/d as integers, because the free share is what is compared.
+    let free = |a: &(u64, u64), b: &(u64, u64)| {
+        (u128::from(a.0) * u128::from(b.1)).cmp(&(u128::from(b.0) * u128::from(a.1)))
+    };
+    disks.min_by(free).unzip()
+}
+
 /// Merges the dependencies of all processes. The worst state wins. A service that several processes
 /// see down is down since the first of them saw it; a service that is up is up since the last.
 fn dependencies<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> Vec<DependencyStatus> {
@@ -301,7 +321,11 @@ fn dependencies<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> Vec<DependencyS
             Some(known) => known.since_ms = known.since_ms.max(found.since_ms),
         }
     }
-    all.sort_by_key(|it| ORDER.iter().position(|name| *name == it.dependency));
+    // Sinks that views name are behind all others, by their names.
+    all.sort_by_key(|it| {
+        let place = ORDER.iter().position(|name| *name == it.dependency);
+        (place.unwrap_or(ORDER.len()), it.dependency.clone())
+    });
     all
 }
 
@@ -315,11 +339,11 @@ const ORDER: [&str; 7] = [
 ///
 /// A job that does not run keeps its state, whatever the ingest does.
 fn together(
-    (state, why): (String, Option<String>),
+    (state, why): (JobState, Option<String>),
     ingest: Option<&IngestStatus>,
-) -> (String, Option<String>) {
-    let feeds = ingest.is_none_or(|ingest| ingest.state == "running");
-    if feeds || !["running", "degraded"].contains(&state.as_str()) {
+) -> (JobState, Option<String>) {
+    let feeds = ingest.is_none_or(|ingest| ingest.state == JobState::Running);
+    if feeds || !state.is_live() {
         return (state, why);
     }
     let ingest = ingest.map(|ingest| {
@@ -327,7 +351,7 @@ fn together(
         format!("ingest {}{}", ingest.state, why.unwrap_or_default())
     });
     let why: Vec<String> = why.into_iter().chain(ingest).collect();
-    ("degraded".to_owned(), Some(why.join("; ")))
+    (JobState::Degraded, Some(why.join("; ")))
 }
 
 /// The status of a job's ingest.
@@ -356,6 +380,9 @@ fn ingest(
         wal_kept: processes
             .iter()
             .find_map(|(_, beat)| beat.as_ref()?.wal_kept),
+        paused_ms: processes
+            .iter()
+            .find_map(|(_, beat)| beat.as_ref()?.paused_ms),
     }
 }
 
@@ -407,49 +434,50 @@ fn described(
     part: Part,
     job: &Job,
     processes: &[Told<'_>],
-) -> (String, Option<String>) {
+) -> (JobState, Option<String>) {
     let record = job.record(part);
     let Some(component) = state.components.get(&(name.to_owned(), part)) else {
-        return ("stopped".to_owned(), None);
+        return (JobState::Stopped, None);
     };
     let begins = if record.in_a_row == 0 {
-        "starting"
+        JobState::Starting
     } else {
-        "restarting"
+        JobState::Restarting
     };
     let last = record.failures.first().filter(|_| record.in_a_row > 0);
     let after = last.map(|last| format!("{} {}", last.process, last.what));
     let (word, why) = match &component.stage {
-        Stage::Stopped => ("stopped", None),
-        Stage::Failed => ("failed", record.failed.clone()),
-        Stage::Waiting(it) => ("waiting", it.why.clone()),
-        Stage::Minting(_) if !job.wants(part) => ("draining", None),
+        Stage::Stopped => (JobState::Stopped, None),
+        Stage::Failed => (JobState::Failed, record.failed.clone()),
+        Stage::Waiting(it) => (JobState::Waiting, it.why.clone()),
+        Stage::Minting(_) if !job.wants(part) => (JobState::Draining, None),
         Stage::Minting(_) => (begins, Some("its journal begins a generation".to_owned())),
         Stage::Starting(_) => (begins, doing(processes).or(after)),
         Stage::Connecting(_) => (begins, Some("its processes connect".to_owned())),
-        Stage::Running(_) if !job.runs => {
-            ("draining", Some("until its ingest has ended".to_owned()))
-        }
+        Stage::Running(_) if !job.runs => (
+            JobState::Draining,
+            Some("until its ingest has ended".to_owned()),
+        ),
         Stage::Running(_) => {
             let doing = doing(processes);
             let downs = downs(state.now, processes);
             let word = match (&doing, part) {
                 // The processes are connected, but state is being restored: views are not live yet.
                 (Some(_), Part::Dataflow) => begins,
-                (Some(_), Part::Ingest) => "waiting",
-                (None, _) if downs.is_empty() => "running",
-                (None, _) => "degraded",
+                (Some(_), Part::Ingest) => JobState::Waiting,
+                (None, _) if downs.is_empty() => JobState::Running,
+                (None, _) => JobState::Degraded,
             };
             let why = doing.into_iter().chain(downs);
             let why: Vec<String> = why.chain(smaller(state, job, part)).collect();
             (word, (!why.is_empty()).then(|| why.join("; ")))
         }
-        Stage::Draining(_) => ("draining", doing(processes)),
-        Stage::Ending(_) if !job.wants(part) => ("draining", None),
-        Stage::Ending(_) => ("restarting", left(state, name, part, record)),
-        Stage::BackingOff(it) => ("restarting", it.why.clone().or(after)),
+        Stage::Draining(_) => (JobState::Draining, doing(processes)),
+        Stage::Ending(_) if !job.wants(part) => (JobState::Draining, None),
+        Stage::Ending(_) => (JobState::Restarting, left(state, name, part, record)),
+        Stage::BackingOff(it) => (JobState::Restarting, it.why.clone().or(after)),
     };
-    (word.to_owned(), why)
+    (word, why)
 }
 
 /// What the processes say that they wait for; the first one wins.

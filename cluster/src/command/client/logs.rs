@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use tidemill_logs::{Line, Page, Query, level};
-use tidemill_protocol::api::{Master, WhichMaster};
+use tidemill_protocol::api::{Master, WhichMaster, api};
 use tidemill_protocol::output;
 
 /// Time between two requests while there is nothing new.
@@ -70,7 +70,7 @@ pub(super) fn show(args: &LogsArgs, master: &Master) -> anyhow::Result<()> {
     let mut missing = BTreeMap::new();
     let mut width = 0;
     loop {
-        let page: Page = match master.get("/v1/logs", &query.pairs()) {
+        let page: Page = match master.get(&api("logs"), &query.pairs()) {
             Ok(page) => page,
             Err(failure) if args.follow && query.after.is_some() && failure.passes() => {
                 tell_missing(

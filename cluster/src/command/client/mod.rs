@@ -16,7 +16,7 @@ mod submit;
 mod wait;
 
 use args::WaitArgs;
-use tidemill_protocol::api::Master;
+use tidemill_protocol::api::{Master, api};
 use tidemill_protocol::output;
 use wait::{Goal, until};
 
@@ -41,7 +41,7 @@ pub(crate) fn submit(args: &SubmitArgs) -> anyhow::Result<()> {
     let spec = submit::spec(args)?;
     let master = Master::new(&args.master)?;
     let before = master.job(&spec.name)?;
-    say(master.post::<Said>("/v1/jobs", &spec)?);
+    say(master.post::<Said>(&api("jobs"), &spec)?);
     reach(
         &master,
         &spec.name,
@@ -126,7 +126,7 @@ pub(crate) fn logs(args: &LogsArgs) -> anyhow::Result<()> {
 
 /// The path of a command about a job.
 fn path(job: &str, what: &str) -> String {
-    format!("/v1/jobs/{job}/{what}")
+    api(&format!("jobs/{job}/{what}"))
 }
 
 /// Prints the master's answer.

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::anyhow;
 use clap::Args;
 use jiff::Timestamp;
-use tidemill_protocol::api::{Master, WhichMaster};
+use tidemill_protocol::api::{Master, WhichMaster, api};
 use tidemill_protocol::{Failure as Ended, JobStatus, Phase, Status, output};
 
 use crate::terminal::table::grouped;
@@ -58,7 +58,7 @@ pub(crate) struct StatusArgs {
 /// does not answer is asked again.
 pub(super) fn show(args: &StatusArgs, master: &Master) -> anyhow::Result<()> {
     loop {
-        let lines = match master.get::<Status>("/v1/status", &[]) {
+        let lines = match master.get::<Status>(&api("status"), &[]) {
             Ok(status) => lines(args, master, status)?,
             // With `--watch`, the message is shown until the master answers again.
             Err(failure) if args.watch && failure.passes() => vec![failure.to_string()],
@@ -170,7 +170,7 @@ fn row(job: &JobStatus) -> Vec<String> {
     };
     vec![
         job.name.clone(),
-        job.state.clone(),
+        job.state.to_string(),
         job.generation.to_string(),
         workers,
         epoch(job.epoch),
@@ -208,6 +208,10 @@ fn remarks(job: &JobStatus, now: u64) -> Vec<String> {
             ingest.restarts,
             why.unwrap_or_default()
         ));
+        lines.extend(ingest.paused_ms.map(|since| {
+            let since = ago(since, Some(now));
+            format!("{name}: fetching was paused {since}; the control center resumes it")
+        }));
         let newest = ingest.noticed.iter().rev().take(NOTICED_SHOWN_MAX);
         lines.extend(newest.map(|it| {
             let (at, what) = (ago(it.at_ms, Some(now)), &it.what);
@@ -407,14 +411,14 @@ fn aligned(rows: &[Vec<String>]) -> Vec<String> {
 mod tests {
     use super::*;
     use tidemill_protocol::{
-        DependencyStatus, IngestStatus, MasterStatus, NoticedStatus, Part, ProcessStatus,
+        DependencyStatus, IngestStatus, JobState, MasterStatus, NoticedStatus, Part, ProcessStatus,
         WorkerStatus,
     };
 
     fn job() -> JobStatus {
         JobStatus {
             name: "users".to_owned(),
-            state: "running".to_owned(),
+            state: JobState::Running,
             why: Some("3 of 4 workers: there are no more slots".to_owned()),
             generation: 4,
             restarts: 1,
@@ -435,7 +439,7 @@ mod tests {
             records: 12_345,
             records_per_second: 399.6,
             ingest: Some(IngestStatus {
-                state: "running".to_owned(),
+                state: JobState::Running,
                 published: 1221,
                 noticed: vec![NoticedStatus {
                     at_ms: 1_000,

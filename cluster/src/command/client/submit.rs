@@ -154,14 +154,15 @@ fn connections_of(
     let mut given = BTreeMap::new();
     for (name, value) in &connections.named {
         if redact::holds_password(value) {
-            let variable = format!("TIDEMILL_{}", name.to_ascii_uppercase());
+            let variable = name.to_ascii_uppercase().replace('.', "_");
+            let variable = format!("TIDEMILL_{variable}");
             let why = format!(
                 "--{name}: a job holds no password; leave the password out here, and set \
                  {variable}_PASSWORD or {variable}_PASSWORD_FILE where the workers run"
             );
             return Err(Usage(why).into());
         }
-        given.insert((*name).to_owned(), absolute_url(value)?);
+        given.insert(name.clone(), absolute_url(value)?);
     }
     if given.contains_key("state") || state_of_run {
         given.insert("state".to_owned(), absolute_url(&connections.state)?);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use tidemill_protocol::api::Master;
 use tidemill_protocol::exit::NotYet;
-use tidemill_protocol::{JobStatus, output};
+use tidemill_protocol::{JobState, JobStatus, output};
 
 use super::status::ago;
 
@@ -76,7 +76,7 @@ impl Goal {
     pub(super) fn sized(before: Option<&JobStatus>, workers: usize) -> Self {
         match before {
             // A stopped job gets the workers at its next start.
-            Some(job) if job.state == "stopped" => Self::Asked(workers),
+            Some(job) if job.state == JobState::Stopped => Self::Asked(workers),
             Some(job) if job.workers == workers && job.workers_wanted == workers => {
                 Self::Asked(workers)
             }
@@ -89,12 +89,13 @@ impl Goal {
     /// A state is judged alone, without the states before it. [`until`] counts how often it was
     /// seen.
     fn progress(self, job: &JobStatus) -> Progress {
-        let live = |above: u64| job.generation > above && job.state == "degraded";
-        let runs = |above: u64| job.state == "running" && job.generation > above;
+        let live = |above: u64| job.generation > above && job.state == JobState::Degraded;
+        let runs = |above: u64| job.state == JobState::Running && job.generation > above;
         let reached = match self {
             Self::Stopped => {
                 let ingest = job.ingest.as_ref();
-                job.state == "stopped" && ingest.is_none_or(|it| it.state == "stopped")
+                job.state == JobState::Stopped
+                    && ingest.is_none_or(|it| it.state == JobState::Stopped)
             }
             Self::Above(before) => runs(before),
             Self::Sized(workers, before) => job.workers_wanted == workers && runs(before),
@@ -102,8 +103,8 @@ impl Goal {
         };
         let why = job.why.as_ref().map(|why| format!(": {why}"));
         let why = why.unwrap_or_default();
-        let said = match job.state.as_str() {
-            "running" => format!(
+        let said = match job.state {
+            JobState::Running => format!(
                 "running with {} of {} workers, generation {}{why}",
                 job.workers, job.workers_wanted, job.generation
             ),
@@ -113,13 +114,15 @@ impl Goal {
             Self::Above(before) | Self::Sized(_, before) => live(before),
             Self::Stopped | Self::Asked(_) => false,
         };
-        match job.state.as_str() {
+        match job.state {
             _ if reached => Progress::Done(said),
             _ if degraded => Progress::Degraded(said),
-            "failed" => Progress::Never(said),
-            "stopped" if self != Self::Stopped => Progress::Never("it is stopped".to_owned()),
+            JobState::Failed => Progress::Never(said),
+            JobState::Stopped if self != Self::Stopped => {
+                Progress::Never("it is stopped".to_owned())
+            }
             // The job may already be as it was asked for.
-            "running" if self != Self::Stopped => Progress::Unchanged(said),
+            JobState::Running if self != Self::Stopped => Progress::Unchanged(said),
             _ => Progress::Waits(said),
         }
     }
@@ -235,10 +238,10 @@ fn failed(name: &str, why: &str, job: &JobStatus) -> anyhow::Error {
 mod tests {
     use super::*;
 
-    fn at(state: &str, generation: u64, workers: usize, wanted: usize) -> JobStatus {
+    fn at(state: JobState, generation: u64, workers: usize, wanted: usize) -> JobStatus {
         JobStatus {
             name: "users".to_owned(),
-            state: state.to_owned(),
+            state,
             generation,
             workers,
             workers_wanted: wanted,
@@ -252,32 +255,35 @@ mod tests {
 
     #[test]
     fn a_new_generation_is_awaited() {
-        let goal = Goal::running(Some(&at("running", 3, 2, 2)));
-        assert!(!is_done(goal, &at("running", 3, 2, 2)));
-        assert!(!is_done(goal, &at("starting", 4, 2, 2)));
-        assert!(is_done(goal, &at("running", 4, 2, 2)));
-        assert!(is_done(Goal::running(None), &at("running", 1, 2, 2)));
-        let same = goal.progress(&at("running", 3, 2, 2));
+        let goal = Goal::running(Some(&at(JobState::Running, 3, 2, 2)));
+        assert!(!is_done(goal, &at(JobState::Running, 3, 2, 2)));
+        assert!(!is_done(goal, &at(JobState::Starting, 4, 2, 2)));
+        assert!(is_done(goal, &at(JobState::Running, 4, 2, 2)));
+        assert!(is_done(
+            Goal::running(None),
+            &at(JobState::Running, 1, 2, 2)
+        ));
+        let same = goal.progress(&at(JobState::Running, 3, 2, 2));
         assert!(matches!(same, Progress::Unchanged(_)), "{same:?}");
-        let failed = goal.progress(&at("failed", 4, 0, 2));
+        let failed = goal.progress(&at(JobState::Failed, 4, 0, 2));
         assert_eq!(failed, Progress::Never("failed".to_owned()));
     }
 
     #[test]
     fn a_size_is_awaited_unless_it_is_so_or_the_job_is_stopped() {
-        let goal = Goal::sized(Some(&at("running", 3, 2, 2)), 6);
-        assert!(!is_done(goal, &at("running", 3, 2, 6)));
+        let goal = Goal::sized(Some(&at(JobState::Running, 3, 2, 2)), 6);
+        assert!(!is_done(goal, &at(JobState::Running, 3, 2, 6)));
         // With too few slots it runs with what there is, and says so.
-        assert!(is_done(goal, &at("running", 4, 4, 6)));
-        let same = Goal::sized(Some(&at("running", 3, 2, 2)), 2);
-        assert!(is_done(same, &at("running", 3, 2, 2)));
-        let stopped = Goal::sized(Some(&at("stopped", 3, 0, 2)), 6);
-        assert!(is_done(stopped, &at("stopped", 3, 0, 6)));
+        assert!(is_done(goal, &at(JobState::Running, 4, 4, 6)));
+        let same = Goal::sized(Some(&at(JobState::Running, 3, 2, 2)), 2);
+        assert!(is_done(same, &at(JobState::Running, 3, 2, 2)));
+        let stopped = Goal::sized(Some(&at(JobState::Stopped, 3, 0, 2)), 6);
+        assert!(is_done(stopped, &at(JobState::Stopped, 3, 0, 6)));
     }
 
     #[test]
     fn a_stop_is_awaited() {
-        assert!(!is_done(Goal::Stopped, &at("draining", 3, 2, 2)));
-        assert!(is_done(Goal::Stopped, &at("stopped", 3, 0, 2)));
+        assert!(!is_done(Goal::Stopped, &at(JobState::Draining, 3, 2, 2)));
+        assert!(is_done(Goal::Stopped, &at(JobState::Stopped, 3, 0, 2)));
     }
 }

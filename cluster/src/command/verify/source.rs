@@ -21,8 +21,9 @@ use postgres::{Client, SimpleQueryMessage};
 use tidemill_config::connections::Connections;
 use tidemill_dataflow::verify::{Cell, Difference, Differences, What};
 use tidemill_ingest::config::Pipeline as Ingest;
-use tidemill_ingest::database::server::Server;
 use tidemill_ir::{Envelope, Job, View};
+use tidemill_log::health::Health;
+use tidemill_postgres::Server;
 use tidemill_sinks::{Scanned, Sink, Table};
 
 use super::answer::{Queries, Sameness, Texts, quote, texts};
@@ -117,10 +118,15 @@ pub(super) fn compare(
          -c extra_float_digits=1 -c default_transaction_read_only=on",
     );
     let mut client = server.connect()?;
-    let sink = tidemill_sinks::open(&connections.sink)?;
+    let Connections { sink, sinks, .. } = connections;
+    let sink = tidemill_sinks::open_all(sink, sinks, job, &Health::default())?;
     let queries = Queries::new(source_tables(job, ingest)?, &job.views)?;
-    let keeps_micros = connections.sink.starts_with("sqlite:");
-    let subjects = subjects(job, views, &queries, keeps_micros)?;
+    let keeps_micros = |view: &View| {
+        let named = view.output.as_ref().and_then(|output| output.sink.as_ref());
+        let url = named.and_then(|name| connections.sinks.get(name));
+        !url.unwrap_or(&connections.sink).starts_with("cassandra:")
+    };
+    let subjects = subjects(job, views, &queries, &keeps_micros)?;
     let mut compared = Vec::new();
     for subject in &subjects {
         let look = Look {
@@ -172,7 +178,7 @@ fn subjects(
     job: &Job,
     named: &[String],
     queries: &Queries,
-    keeps_micros: bool,
+    keeps_micros: &dyn Fn(&View) -> bool,
 ) -> anyhow::Result<Vec<Subject>> {
     let served = || job.views.iter().filter(|view| view.output.is_some());
     if let Some(unknown) = named
@@ -193,7 +199,7 @@ fn subjects(
             table: table_of(view, output),
             query: queries.of(view)?,
             sameness: fields
-                .map(|field| Sameness::of(field.data_type(), keeps_micros))
+                .map(|field| Sameness::of(field.data_type(), keeps_micros(view)))
                 .collect(),
         })
     };

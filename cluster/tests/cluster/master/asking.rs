@@ -92,7 +92,7 @@ impl Master {
 
     /// What it says of a job.
     pub(crate) fn job(&self, name: &str) -> Value {
-        self.get(&format!("/v1/jobs/{name}")).1
+        self.get(&format!("/api/v1/jobs/{name}")).1
     }
 
     /// Waits until a job is in a state.
@@ -151,7 +151,8 @@ impl Worker {
             "version": "0",
             "processes": processes.collect::<Vec<_>>(),
         });
-        let (status, orders) = master.post(&format!("/v1/workers/{}/report", self.id), &report);
+        let (status, orders) =
+            master.post(&format!("/cluster/workers/{}/report", self.id), &report);
         assert_eq!(status, 200, "{orders}");
         orders
     }

@@ -19,7 +19,11 @@ fn the_token_is_asked_for_what_changes_state_and_of_workers() {
     let folder = tempfile::tempdir().unwrap();
     let master = Master::start_with(folder.path(), &[], Some("s3cret-token"));
     let http = client();
-    for path in ["/v1/jobs", "/v1/jobs/a/stop", "/v1/workers/w/report"] {
+    for path in [
+        "/api/v1/jobs",
+        "/api/v1/jobs/a/stop",
+        "/cluster/workers/w/report",
+    ] {
         let url = format!("{}{path}", master.url);
         for token in [None, Some("wrong"), Some("s3cret-toke")] {
             let request = http.post(&url).json(&job("a", 1));
@@ -33,11 +37,11 @@ fn the_token_is_asked_for_what_changes_state_and_of_workers() {
             assert!(said["error"].as_str().unwrap().contains("token"), "{said}");
         }
     }
-    let orders = format!("{}/v1/workers/w/orders", master.url);
+    let orders = format!("{}/cluster/workers/w/orders", master.url);
     assert_eq!(http.get(orders).send().unwrap().status(), 401);
     for open in [
-        "/v1/status",
-        "/v1/jobs",
+        "/api/v1/status",
+        "/api/v1/jobs",
         "/v1/targets",
         "/healthz",
         "/readyz",
@@ -45,7 +49,11 @@ fn the_token_is_asked_for_what_changes_state_and_of_workers() {
         let answer = http.get(format!("{}{open}", master.url)).send().unwrap();
         assert_eq!(answer.status(), 200, "{open}");
     }
-    assert!(master.done("/v1/jobs", &job("a", 1)).contains("submitted"));
+    assert!(
+        master
+            .done("/api/v1/jobs", &job("a", 1))
+            .contains("submitted")
+    );
     Worker::new("w", 1).report(&master);
     assert!(
         !master.process.said().contains("s3cret"),
@@ -67,7 +75,7 @@ fn without_a_token_it_listens_on_this_machine_alone() {
 fn a_page_of_another_site_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let master = Master::start(folder.path());
-    let url = format!("{}/v1/jobs", master.url);
+    let url = format!("{}/api/v1/jobs", master.url);
     let post = |origin: &str| {
         let request = client().post(&url).header("Origin", origin);
         request.json(&job("a", 1)).send().unwrap().status()
@@ -125,13 +133,13 @@ fn silence_and_garbage_hold_nobody_up() {
         let _ = match number % 3 {
             0 => Ok(()),
             1 => stream.write_all(&number.to_be_bytes().repeat(50)),
-            _ => stream.write_all(b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nX: "),
+            _ => stream.write_all(b"POST /api/v1/jobs HTTP/1.1\r\nHost: a\r\nX: "),
         };
         held.push(stream);
     }
     let began = Instant::now();
     assert_eq!(master.get("/healthz").0, 200);
-    assert_eq!(master.post("/v1/jobs", &job("a", 1)).0, 200);
+    assert_eq!(master.post("/api/v1/jobs", &job("a", 1)).0, 200);
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     for stream in &mut held {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -151,7 +159,7 @@ fn what_is_wrong_is_said_with_a_fitting_status() {
     let http = client();
     let url = |path: &str| format!("{}{path}", master.url);
     let large = "x".repeat(5 * 1024 * 1024);
-    let raw = |body: String| http.post(url("/v1/jobs")).body(body).send().unwrap();
+    let raw = |body: String| http.post(url("/api/v1/jobs")).body(body).send().unwrap();
     let error = |answer: reqwest::blocking::Response| {
         let status = answer.status().as_u16();
         let said: serde_json::Value = answer.json().unwrap();
@@ -161,11 +169,17 @@ fn what_is_wrong_is_said_with_a_fitting_status() {
     assert_eq!(error(raw(large)).0, 413);
     // The refusal of a body ends its connection, which a client may still try to use again.
     let http = client();
-    assert_eq!(error(http.get(url("/v1/nothing")).send().unwrap()).0, 404);
-    assert_eq!(error(http.delete(url("/v1/jobs")).send().unwrap()).0, 405);
+    assert_eq!(
+        error(http.get(url("/api/v1/nothing")).send().unwrap()).0,
+        404
+    );
+    assert_eq!(
+        error(http.delete(url("/api/v1/jobs")).send().unwrap()).0,
+        405
+    );
     assert_eq!(
         error(
-            http.get(url("/v1/workers/w/orders?after=x"))
+            http.get(url("/cluster/workers/w/orders?after=x"))
                 .send()
                 .unwrap()
         )
@@ -173,7 +187,7 @@ fn what_is_wrong_is_said_with_a_fitting_status() {
         400
     );
     assert_eq!(
-        error(http.get(url("/v1/workers/w/orders")).send().unwrap()).0,
+        error(http.get(url("/cluster/workers/w/orders")).send().unwrap()).0,
         404
     );
     let said = |path: &str, body: &serde_json::Value| {
@@ -185,34 +199,37 @@ fn what_is_wrong_is_said_with_a_fitting_status() {
     };
     let mut password = job("a", 1);
     password["connections"]["postgres"] = json!("postgres://u:hunter2@h/d");
-    let (status, why) = said("/v1/jobs", &password);
+    let (status, why) = said("/api/v1/jobs", &password);
     assert_eq!(status, 400);
     assert!(
         why.contains("a password") && !why.contains("hunter2"),
         "{why}"
     );
-    assert_eq!(said("/v1/jobs", &job("a", 0)).0, 400);
-    assert_eq!(said("/v1/jobs", &job("cluster", 1)).0, 400);
+    assert_eq!(said("/api/v1/jobs", &job("a", 0)).0, 400);
+    assert_eq!(said("/api/v1/jobs", &job("cluster", 1)).0, 400);
     for verb in ["stop", "restart", "remove", "rescale?workers=2"] {
-        let (status, why) = said(&format!("/v1/jobs/none/{verb}"), &json!({}));
+        let (status, why) = said(&format!("/api/v1/jobs/none/{verb}"), &json!({}));
         assert_eq!(
             (status, why.contains("no job `none`")),
             (404, true),
             "{verb}: {why}"
         );
     }
-    master.done("/v1/jobs", &job("a", 1));
-    assert_eq!(said("/v1/jobs/a/rescale", &json!({})).0, 400);
-    assert_eq!(said("/v1/jobs/a/rescale?workers=100000", &json!({})).0, 400);
-    let (status, why) = said("/v1/jobs/a/remove", &json!({}));
+    master.done("/api/v1/jobs", &job("a", 1));
+    assert_eq!(said("/api/v1/jobs/a/rescale", &json!({})).0, 400);
+    assert_eq!(
+        said("/api/v1/jobs/a/rescale?workers=100000", &json!({})).0,
+        400
+    );
+    let (status, why) = said("/api/v1/jobs/a/remove", &json!({}));
     assert_eq!(
         (status, why.contains("tidemill stop a")),
         (409, true),
         "{why}"
     );
-    master.done("/v1/jobs/a/stop", &json!({}));
+    master.done("/api/v1/jobs/a/stop", &json!({}));
     until("it is removed", PATIENCE, || {
-        (master.post("/v1/jobs/a/remove", &json!({})).0 == 200).then_some(())
+        (master.post("/api/v1/jobs/a/remove", &json!({})).0 == 200).then_some(())
     });
-    assert_eq!(master.get("/v1/jobs/a").0, 404);
+    assert_eq!(master.get("/api/v1/jobs/a").0, 404);
 }

@@ -18,7 +18,7 @@ fn two_processes_learn_of_each_other_and_a_crash_ends_both() {
     let master = Master::start(folder.path());
     let (mut a, mut b) = (Worker::new("a", 2), Worker::new("b", 2));
     let _orders = (a.report(&master), b.report(&master));
-    master.done("/v1/jobs", &job("pair", 4));
+    master.done("/api/v1/jobs", &job("pair", 4));
     let one = |orders: &[Value]| orders.len() == 1;
     let (for_a, for_b) = (
         a.until(&master, "an order for a", one),
@@ -84,7 +84,7 @@ fn a_worker_whose_connection_ends_is_gone_at_once() {
     let mut worker = Worker::new("a", 1);
     let at = master.url.trim_start_matches("http://");
     let after = u64::MAX;
-    let ask = format!("GET /v1/workers/a/orders?after={after} HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    let ask = format!("GET /cluster/workers/a/orders?after={after} HTTP/1.1\r\nHost: {at}\r\n\r\n");
     let mut wait = TcpStream::connect(at).unwrap();
     let heard = Instant::now();
     worker.report(&master);
@@ -95,7 +95,7 @@ fn a_worker_whose_connection_ends_is_gone_at_once() {
     });
     drop(wait);
     until("the worker is gone", PATIENCE, || {
-        let (_, status) = master.get("/v1/status");
+        let (_, status) = master.get("/api/v1/status");
         let workers = status["workers"].as_array().unwrap();
         workers.is_empty().then_some(())
     });
@@ -126,15 +126,15 @@ fn stop_drains_and_rescale_starts_with_another_number() {
     let master = Master::start(folder.path());
     let mut a = Worker::new("a", 4);
     a.report(&master);
-    master.done("/v1/jobs", &job("one", 2));
-    let again = master.done("/v1/jobs", &job("one", 2));
+    master.done("/api/v1/jobs", &job("one", 2));
+    let again = master.done("/api/v1/jobs", &job("one", 2));
     assert!(again.contains("runs already"), "{again}");
     let one = |orders: &[Value]| orders.len() == 1;
     let orders = a.until(&master, "an order", one);
     a.all(&orders, &json!("live"));
     a.report(&master);
     assert_eq!(master.is("one", "running")["workers"], 2);
-    master.done("/v1/jobs/one/rescale?workers=3", &json!({}));
+    master.done("/api/v1/jobs/one/rescale?workers=3", &json!({}));
     let drains = |orders: &[Value]| orders.len() == 1 && orders[0]["drain"] == true;
     let orders = a.until(&master, "to drain", drains);
     assert_eq!(orders[0]["threads"], 2);
@@ -146,7 +146,7 @@ fn stop_drains_and_rescale_starts_with_another_number() {
     let job = master.is("one", "running");
     assert_eq!((&job["workers"], &job["restarts"]), (&json!(3), &json!(0)));
     assert_eq!(job["failures"], json!([]));
-    master.done("/v1/jobs/one/stop", &json!({}));
+    master.done("/api/v1/jobs/one/stop", &json!({}));
     let orders = a.until(&master, "to drain", drains);
     assert_eq!(master.job("one")["state"], "draining");
     a.all(&orders, &exited(0, "stopped"));
@@ -162,7 +162,7 @@ fn too_few_slots_are_said_or_waited_for() {
     a.report(&master);
     let mut waits = job("waits", 4);
     waits["wait_for_slots"] = json!(true);
-    master.done("/v1/jobs", &waits);
+    master.done("/api/v1/jobs", &waits);
     let said = until("it waits for slots", PATIENCE, || {
         a.report(&master);
         let job = master.job("waits");
@@ -170,7 +170,7 @@ fn too_few_slots_are_said_or_waited_for() {
         why.contains("2 slots free of 4 wanted").then_some(job)
     });
     assert_eq!(said["state"], "waiting");
-    master.done("/v1/jobs", &job("runs", 4));
+    master.done("/api/v1/jobs", &job("runs", 4));
     let one = |orders: &[Value]| orders.len() == 1;
     let orders = a.until(&master, "an order", one);
     assert_eq!(

@@ -11,7 +11,7 @@ fn a_killed_master_is_replaced_without_disturbing_what_runs() {
     let first = Master::start(folder.path());
     let mut a = Worker::new("a", 2);
     a.report(&first);
-    first.done("/v1/jobs", &job("one", 2));
+    first.done("/api/v1/jobs", &job("one", 2));
     let one = |orders: &[Value]| orders.len() == 1;
     let orders = a.until(&first, "an order", one);
     a.all(&orders, &json!("live"));
@@ -21,7 +21,7 @@ fn a_killed_master_is_replaced_without_disturbing_what_runs() {
     let second = Master::start(folder.path());
     // Before it hears of the worker it knows of the job, and has no orders for anybody.
     assert_eq!(second.job("one")["generation"], 1);
-    assert_eq!(second.get("/v1/workers/a/orders").0, 404);
+    assert_eq!(second.get("/cluster/workers/a/orders").0, 404);
     let after = a.report(&second);
     assert_eq!(after["processes"], before["processes"]);
     let number = |orders: &Value, of: &str| orders[of].as_u64().unwrap();
@@ -38,17 +38,17 @@ fn a_killed_master_is_replaced_without_disturbing_what_runs() {
 fn of_two_masters_on_one_store_the_last_to_start_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = Master::start(folder.path());
-    first.done("/v1/jobs", &job("one", 2));
+    first.done("/api/v1/jobs", &job("one", 2));
     let second = Master::start(folder.path());
     let said = first.process.ends(1, PATIENCE);
     assert!(said.contains("another master took over"), "{said}");
     let at = second.url.trim_start_matches("http://");
     assert!(said.contains(&format!("listening on {at}")), "{said}");
     assert_eq!(second.job("one")["workers_wanted"], 2);
-    second.done("/v1/jobs", &job("two", 1));
+    second.done("/api/v1/jobs", &job("two", 1));
     // So does the next one, and so on.
     let third = Master::start(folder.path());
-    let jobs = third.get("/v1/jobs").1;
+    let jobs = third.get("/api/v1/jobs").1;
     let names = jobs
         .as_array()
         .unwrap()
@@ -61,11 +61,11 @@ fn of_two_masters_on_one_store_the_last_to_start_goes_on() {
 fn jobs_are_kept_when_it_is_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = Master::start(folder.path());
-    first.done("/v1/jobs", &job("one", 2));
-    first.done("/v1/jobs/one/stop", &json!({}));
+    first.done("/api/v1/jobs", &job("one", 2));
+    first.done("/api/v1/jobs/one/stop", &json!({}));
     first.process.stop("TERM");
     let second = Master::start(folder.path());
     assert_eq!(second.job("one")["state"], "stopped");
-    let said = second.done("/v1/jobs", &job("one", 2));
+    let said = second.done("/api/v1/jobs", &job("one", 2));
     assert!(said.contains("starts again"), "{said}");
 }

@@ -73,8 +73,8 @@ impl Master {
             .build()
             .unwrap();
         let router = Router::new()
-            .route("/v1/workers/{id}/report", post(report))
-            .route("/v1/workers/{id}/orders", get(orders))
+            .route("/cluster/workers/{id}/report", post(report))
+            .route("/cluster/workers/{id}/orders", get(orders))
             .with_state(Arc::clone(&self.known));
         let bound = runtime.block_on(tokio::net::TcpListener::bind(self.address));
         let listener = bound.unwrap();

@@ -135,7 +135,7 @@ fn a_child_that_ends_is_told_with_its_last_words() {
         .iter()
         .any(|line| line.as_str().unwrap().starts_with("error:"));
     assert!(said, "{ended}");
-    let logs = get(&http(&report), "/v1/logs?process=worker", None).1;
+    let logs = get(&http(&report), "/cluster/logs?process=worker", None).1;
     assert!(
         logs.contains("users.dataflow.0 of generation 7 started"),
         "{logs}"
@@ -194,7 +194,7 @@ fn a_frozen_child_is_killed_and_none_outlives_its_worker() {
         (&json!(true), &json!(9))
     );
     assert!(!is_alive(frozen));
-    let logs = get(&http(&report), "/v1/logs?process=users.ingest.0", None).1;
+    let logs = get(&http(&report), "/cluster/logs?process=users.ingest.0", None).1;
     assert!(logs.contains("job=users generation=1 process=0"), "{logs}");
     // The next one is there when the worker is killed, and another when it is asked to leave.
     master.order(1, 2, json!([ingest(&worker, 2)]));
@@ -266,9 +266,9 @@ fn the_token_is_wanted_and_never_said() {
     let mut worker = Worker::start(&master.url(), Some(TOKEN));
     let report = worker.reports(&master, "it registers", |_| true);
     let at = http(&report);
-    assert_eq!(get(&at, "/v1/logs", None).0, 401);
-    assert_eq!(get(&at, "/v1/logs", Some("another-token")).0, 401);
-    let (code, logs) = get(&at, "/v1/logs", Some(TOKEN));
+    assert_eq!(get(&at, "/cluster/logs", None).0, 401);
+    assert_eq!(get(&at, "/cluster/logs", Some("another-token")).0, 401);
+    let (code, logs) = get(&at, "/cluster/logs", Some(TOKEN));
     assert_eq!(code, 200);
     assert!(logs.contains("worker w1 starts"), "{logs}");
     for text in [logs, worker.process.said(), said] {

@@ -6,6 +6,7 @@ mod frozen;
 mod peers;
 mod river;
 mod second;
+mod sinks;
 mod zombie;
 
 use crate::harness::Place;

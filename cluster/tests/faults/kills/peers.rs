@@ -15,13 +15,13 @@ use crate::harness::{Place, Process, View, free_port, seed, unique};
 const SOON: Duration = Duration::from_secs(10);
 
 /// Events counted as they are appended, so that nothing may be counted twice.
-struct Events {
-    topic: String,
-    sums: BTreeMap<u64, (u64, u64)>,
+pub(super) struct Events {
+    pub(super) topic: String,
+    pub(super) sums: BTreeMap<u64, (u64, u64)>,
 }
 
 impl Events {
-    fn append(&mut self, place: &Place, count: usize, random: &mut StdRng) {
+    pub(super) fn append(&mut self, place: &Place, count: usize, random: &mut StdRng) {
         let mut records = Vec::new();
         for _ in 0..count {
             let (kind, amount) = (random.random_range(0..50), random.random_range(0..1000u64));
@@ -64,6 +64,11 @@ impl Events {
 }
 
 fn two(place: &Place) -> [Process; 2] {
+    two_with(place, &[])
+}
+
+/// Two processes of one job, with more flags.
+pub(super) fn two_with(place: &Place, more: &[&str]) -> [Process; 2] {
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port());
     let codec = match cfg!(feature = "abomonation") {
         true => "abomonation",
@@ -71,7 +76,7 @@ fn two(place: &Place) -> [Process; 2] {
     };
     ["0", "1"].map(|process| {
         let at = ["-p", process, "--hosts", &hosts];
-        let flags = [&["-w", "2", "-n", "2", "--codec", codec], &at[..]].concat();
+        let flags = [&["-w", "2", "-n", "2", "--codec", codec], &at[..], more].concat();
         let mut command = place.command(&["dataflow"], &flags);
         command.env("TIDEMILL_MESH_SECRET", "of-these-two-alone-0123456789");
         Process::start(command, place.folder())

@@ -12,7 +12,7 @@ use crate::harness::{PATIENCE, Place, Process, View, feed, seed, until};
 
 const KILLS: usize = 6;
 
-fn ingest(table: &str) -> String {
+pub(super) fn ingest(table: &str) -> String {
     let feed = feed("kills");
     format!(
         r#"{feed}
@@ -79,7 +79,7 @@ fn expected(place: &Place, table: &str) -> [(View, String); 2] {
 }
 
 /// Changes, inserts or deletes some rows, unless there is no table yet.
-fn change(database: &mut Database, table: &str, random: &mut StdRng) {
+pub(super) fn change(database: &mut Database, table: &str, random: &mut StdRng) {
     let some = format!(
         "id IN (SELECT id FROM {table} ORDER BY id LIMIT {} OFFSET {})",
         random.random_range(1..4),
@@ -99,7 +99,7 @@ fn change(database: &mut Database, table: &str, random: &mut StdRng) {
 }
 
 /// Changes rows until a random moment.
-fn live(
+pub(super) fn live(
     database: &mut Database,
     table: &str,
     random: &mut StdRng,

@@ -259,7 +259,7 @@ fn run_shows_its_own_pipeline() {
         let (status, _) = center.get(&format!("jobs/{job}/history"));
         (status == 200).then_some(())
     });
-    let asked = matches_its_document(&center, job, &["/logs", "/audit"]);
+    let asked = matches_its_document(&center, job, &["/targets"]);
     assert!(asked >= 12, "{asked} answers were compared");
     // A name of another site that points to this machine is refused.
     let elsewhere = center.http.get(format!("{}/api/v1/status", center.at));
@@ -288,12 +288,64 @@ fn run_shows_its_own_pipeline() {
         );
     }
     let menu = browser.js("return document.querySelector('.menus').innerText");
-    for absent in ["Workers", "Audit", "Logs"] {
-        assert!(
-            !menu.as_str().unwrap().contains(absent),
-            "{absent} is not of a run"
-        );
+    assert!(!menu.as_str().unwrap().contains("Workers"));
+    ask_the_fetcher(&browser, &center, job);
+    verify_a_view(&browser, &center, job);
+    let logs = format!("{}/#/logs", center.at);
+    browser.go(&logs);
+    browser.sees(&["fetching is paused"]);
+    look(&browser, &logs, "run-logs", "fetching is paused");
+    let audit = format!("{}/#/audit", center.at);
+    look(&browser, &audit, "run-audit", "fetching/backfill");
+}
+
+/// Presses the buttons of the fetcher.
+fn ask_the_fetcher(browser: &Browser, center: &Center, job: &str) {
+    browser.look_as(1280, "light");
+    browser.go(&format!("{}/#/jobs/{job}/ingest", center.at));
+    browser.sees(&["Pages shown\n4"]);
+    let press = |label: &str| {
+        browser.click(label);
+        browser.click(label);
+    };
+    press("Pause");
+    browser.sees(&["Fetching is paused since", "Fetching is paused."]);
+    center.until(job, "the status says so", |job| {
+        job["ingest"]["paused_ms"].is_u64()
+    });
+    press("Resume");
+    browser.sees_no("Fetching is paused");
+    press("Fetch now");
+    browser.sees(&["nothing to fetch before its time"]);
+    browser.click("Backfill");
+    browser.js(
+        "const boxes = document.querySelectorAll('dialog[open] input');
+         const give = (box, value) => { box.value = value; box.dispatchEvent(new Event('input')); };
+         give(boxes[0], 1); give(boxes[1], 2);
+         boxes[2].checked = true; boxes[2].dispatchEvent(new Event('change')); return 1",
+    );
+    browser.click("Backfill");
+    browser.sees(&["2 pages are due"]);
+    let runs = format!("jobs/{job}/runs");
+    until("two pages were fetched again", PATIENCE, || {
+        let runs = center.told(&runs);
+        let runs = runs["runs"].as_array().unwrap().iter();
+        let again = runs.filter(|it| it["attempts"] == 2 && it["state"] == "done");
+        (again.count() == 2).then_some(())
+    });
+}
+
+/// Verifies a view by its button, and repairs it.
+fn verify_a_view(browser: &Browser, center: &Center, job: &str) {
+    let sink = format!("{}/#/jobs/{job}/sink", center.at);
+    browser.go(&sink);
+    browser.sees(&["Nothing was verified", "people"]);
+    for (button, said) in [("Verify", "verified"), ("Repair", "verified and repaired")] {
+        browser.click(button);
+        browser.click(button);
+        browser.sees(&[said, "The table is what the view should hold."]);
     }
+    look(browser, &sink, "sink-verified", "The table is what");
 }
 
 /// A master and a worker with a token, on one machine.
@@ -365,27 +417,59 @@ fn press_the_buttons(browser: &Browser, center: &Center, job: &str) {
         job["workers"] == 3 && job["state"] == "running"
     });
     browser.sees(&["3 of 3"]);
-    browser.click("Stop");
-    browser.click("Stop");
+    browser.click("Drain and stop");
+    browser.click("Drain and stop");
     center.until(job, "it is stopped", |job| job["state"] == "stopped");
     browser.sees(&["stopped", "No process of the job runs"]);
     browser.click("Start");
     browser.click("Start");
     center.until(job, "it runs again", is_whole);
+    drain_the_worker(browser, center, job);
+}
+
+/// Drains the only worker: its job waits for slots until the worker gets processes again.
+fn drain_the_worker(browser: &Browser, center: &Center, job: &str) {
+    browser.go(&format!("{}/#/workers", center.at));
+    browser.sees(&["node1", "Drain"]);
+    browser.click("Drain");
+    browser.click("Drain");
+    browser.sees(&["drained", "its processes move to other workers"]);
+    let waits = center.until(job, "nothing takes its processes", |job| {
+        job["state"] == "waiting"
+    });
+    let why = waits["why"].as_str().unwrap();
+    assert!(
+        why.contains("no worker is there that takes processes"),
+        "{why}"
+    );
+    assert_eq!(center.told("status")["workers"][0]["drained"], true);
+    browser.click("Undrain");
+    browser.click("Undrain");
+    center.until(job, "it runs on the worker again", is_whole);
 }
 
 /// The audit log has each change, and nothing else.
 #[track_caller]
 fn is_remembered(center: &Center, job: &str) {
     let audit = center.told("audit");
-    let what = |entry: &Value| entry["what"].as_str().unwrap().to_owned();
+    // The id of the worker is another one each time.
+    let what = |entry: &Value| {
+        let what = entry["what"].as_str().unwrap();
+        let parts: Vec<&str> = what.split('/').collect();
+        match parts[..] {
+            ["", "api", "v1", "workers", _, word] => format!("/api/v1/workers/{word}"),
+            _ => what.to_owned(),
+        }
+    };
     let changes: Vec<String> = audit.as_array().unwrap().iter().rev().map(what).collect();
     let path = format!("/api/v1/jobs/{job}");
     let expected = [
-        "/v1/jobs".to_owned(),
+        "/api/v1/jobs".to_owned(),
         format!("{path}/rescale?workers=3"),
         format!("{path}/stop"),
         format!("{path}/restart"),
+        "/api/v1/workers/drain".to_owned(),
+        "/api/v1/workers/undrain".to_owned(),
     ];
     assert_eq!(changes, expected);
     let by: Vec<&Value> = audit
@@ -395,7 +479,7 @@ fn is_remembered(center: &Center, job: &str) {
         .rev()
         .map(|it| &it["by"])
         .collect();
-    assert_eq!(by, ["program", "page", "page", "page"]);
+    assert_eq!(by, ["program", "page", "page", "page", "page", "page"]);
 }
 
 /// The token is asked for; each button does its work; every change is in the audit log, also after

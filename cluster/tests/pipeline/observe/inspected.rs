@@ -19,6 +19,7 @@ use super::center::{OPENAPI, breaches};
 use crate::harness::database::Database;
 use crate::harness::web::Web;
 use crate::harness::{PATIENCE, Place, Process, View, until};
+use crate::verify::damage::Tables;
 
 pub(super) const TOKEN: &str = "inspected-token";
 const USERS: usize = 100;
@@ -162,6 +163,29 @@ impl Shown {
         let answer = serde_json::from_str(&text).unwrap();
         self.is_as_documented("post", "/dead-letters/replay", &answer);
         answer
+    }
+
+    /// Posts what must be done, and gives the sentence of the answer.
+    #[track_caller]
+    fn post(&self, path: &str, what: &Value) -> String {
+        let request = self.http.post(format!("{}{path}", self.at));
+        let (status, text) = self.answer(request.bearer_auth(TOKEN).json(what));
+        assert_eq!(status, 200, "{path}: {text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        self.is_as_documented("post", path, &answer);
+        answer["message"].as_str().unwrap().to_owned()
+    }
+
+    /// Verifies a view, and waits for the result.
+    fn verified(&self, view: &str, repair: bool) -> Value {
+        self.post(
+            &format!("/views/{view}/verify"),
+            &json!({ "repair": repair }),
+        );
+        until("the verification has ended", PATIENCE, || {
+            let told = self.get("/verification", &[]);
+            (told["ended_ms"].is_u64() && told["view"] == view).then_some(told)
+        })
     }
 
     /// The rows of the view of people, as the sink has them.
@@ -463,6 +487,93 @@ fn rows(shown: &Shown) {
     shown.refused("/views/nothing/rows", &[], 404);
 }
 
+/// Pages are fetched again once, a pause is shown, and what cannot be is refused.
+fn fetching(shown: &Shown) {
+    let attempts = || {
+        let runs = shown.get("/runs", &[]);
+        let runs = runs["runs"].as_array().unwrap().clone();
+        let states = runs.iter().all(|it| it["state"] == "done");
+        let of = |it: &Value| it["attempts"].as_u64().unwrap();
+        (states, runs.iter().map(of).collect::<Vec<_>>())
+    };
+    until("both pages have landed", PATIENCE, || {
+        (attempts() == (true, vec![1, 1])).then_some(())
+    });
+    let said = shown.post("/fetching/backfill", &json!({ "first": 1, "last": 2 }));
+    assert!(said.starts_with("0 pages are due; 2 are done"), "{said}");
+    let again = json!({ "first": 1, "last": 2, "again": true });
+    let said = shown.post("/fetching/backfill", &again);
+    assert!(said.starts_with("2 pages are due"), "{said}");
+    until(
+        "both are fetched again by the running process",
+        PATIENCE,
+        || (attempts() == (true, vec![2, 2])).then_some(()),
+    );
+    let said = shown.post("/fetching/now", &Value::Null);
+    assert!(said.starts_with("nothing to fetch"), "{said}");
+    assert!(
+        shown
+            .post("/fetching/pause", &Value::Null)
+            .contains("is paused")
+    );
+    let state = || shown.get("", &[])["ingest"]["paused_ms"].is_u64();
+    until("the status says so", PATIENCE, || state().then_some(()));
+    assert!(shown.get("/runs", &[])["paused_ms"].is_i64());
+    for (path, what, status) in [
+        ("/fetching/now", Value::Null, 400),
+        ("/fetching/backfill", json!({ "first": 2, "last": 3 }), 400),
+        ("/fetching/backfill", json!({ "first": 2 }), 400),
+        ("/fetching/backfill", json!({ "first": 2, "to": 3 }), 400),
+        ("/fetching/nothing", Value::Null, 404),
+    ] {
+        let request = shown.http.post(format!("{}{path}", shown.at));
+        let (found, text) = shown.answer(request.bearer_auth(TOKEN).json(&what));
+        assert_eq!(found, status, "{path}: {text}");
+    }
+    let plain = shown.http.post(format!("{}/fetching/resume", shown.at));
+    assert_eq!(shown.answer(plain).0, 401);
+    assert_eq!(
+        shown.post("/fetching/resume", &Value::Null),
+        "fetching goes on"
+    );
+    until("the status says that too", PATIENCE, || {
+        (!state()).then_some(())
+    });
+}
+
+/// A row that somebody deleted is found and written again, beside the running job.
+fn verification(shown: &Shown) {
+    assert_eq!(shown.get("/verification", &[])["view"], Value::Null);
+    let told = shown.verified("people", false);
+    assert_eq!(told["error"], Value::Null, "{told:#}");
+    assert_eq!(
+        (&told["result"]["rows"], &told["result"]["left"]),
+        (&json!(USERS), &json!(0))
+    );
+    assert!(!told["steps"].as_array().unwrap().is_empty(), "{told:#}");
+    let held = shown.people();
+    let gone = held.first().unwrap();
+    Tables::of(&shown.place).run(&format!("DELETE FROM people WHERE id = '{}'", gone[0]));
+    let told = shown.verified("people", false);
+    assert_eq!(
+        (&told["result"]["missing"], &told["result"]["left"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(told["differences"][0]["key"], json!({ "id": gone[0] }));
+    assert_eq!(shown.people().len(), USERS - 1, "nothing was written");
+    let told = shown.verified("people", true);
+    assert_eq!(
+        (&told["result"]["missing"], &told["result"]["left"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(shown.people(), held);
+    let request = shown
+        .http
+        .post(format!("{}/views/nothing/verify", shown.at));
+    let (found, text) = shown.answer(request.bearer_auth(TOKEN).json(&json!({})));
+    assert_eq!(found, 404, "{text}");
+}
+
 /// A broken record is a letter, which is put back once.
 fn letters(shown: &Shown) {
     let broken = until("the broken record is a letter", PATIENCE, || {
@@ -539,6 +650,8 @@ fn a_process_shows_what_its_services_hold() {
         forms(&shown);
         schemas(&shown);
         rows(&shown);
+        fetching(&shown);
+        verification(&shown);
         capture(&shown);
         letters(&shown);
         shown.run.runs();

@@ -2,7 +2,7 @@
 //! runs.
 
 mod claimed;
-mod damage;
+pub(crate) mod damage;
 mod people;
 mod refused;
 mod running;

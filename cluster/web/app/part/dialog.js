@@ -5,10 +5,11 @@ import { html, useRef, useState } from "./ui.js";
 
 /**
  * @param {{ label: string, title: string, text: any, act: () => Promise<any>, danger?: boolean,
- *   disabled?: boolean, children?: any }} props
- * `act` does it and returns `{ message }`; `children` are further fields of the dialog.
+ *   disabled?: boolean, reason?: string, children?: any }} props
+ * `act` does it and returns `{ message }`; `children` are further fields of the dialog; `reason`
+ * says why the button is disabled.
  */
-export function Confirmed({ label, title, text, act, danger, disabled, children }) {
+export function Confirmed({ label, title, text, act, danger, disabled, reason, children }) {
   /** @type {{ current: any }} */
   const dialog = useRef(null);
   const [said, say] = useState({ busy: false, error: "", done: "" });
@@ -31,7 +32,8 @@ export function Confirmed({ label, title, text, act, danger, disabled, children 
   };
   return html`<span class="confirmed">
     <button type="button" class=${danger ? "danger" : ""} disabled=${disabled}
-      onClick=${open}>${label}</button>
+      title=${disabled && reason ? reason : undefined} onClick=${open}>${label}</button>
+    ${disabled && reason && html`<span class="quiet reason">${reason}</span>`}
     ${said.done && html`<span class="done" role="status">${said.done}</span>`}
     <dialog ref=${dialog} aria-label=${title}><form onSubmit=${go}>
       <h2>${title}</h2><p>${text}</p>${children}

@@ -7,22 +7,12 @@
 use std::collections::VecDeque;
 
 use serde::Serialize;
-use tidemill_protocol::JobStatus;
+use tidemill_protocol::{JobState, JobStatus};
 
 /// Limit of events that are no checkpoints.
 pub(crate) const EVENTS_KEPT_MAX: usize = 200;
 /// Limit of checkpoints.
 pub(crate) const CHECKPOINTS_KEPT_MAX: usize = 100;
-/// States in which a job does not serve its views.
-const AWAY: [&str; 6] = [
-    "starting",
-    "restarting",
-    "waiting",
-    "draining",
-    "stopped",
-    "failed",
-];
-
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Event {
@@ -54,7 +44,7 @@ impl Events {
         let last = self.last.replace(brief(job));
         let is_new = last.is_none();
         let last = last.unwrap_or_default();
-        if last.state != job.state {
+        if is_new || last.state != job.state {
             self.state(job, at_ms);
         }
         if last.generation != job.generation && job.generation > 0 {
@@ -91,10 +81,10 @@ impl Events {
         let why = job.why.as_ref().map(|why| format!(": {why}"));
         let what = format!("{}{}", job.state, why.unwrap_or_default());
         self.push(Event {
-            bad: ["failed", "degraded"].contains(&job.state.as_str()),
+            bad: matches!(job.state, JobState::Failed | JobState::Degraded),
             ..plain(at_ms, "state", what)
         });
-        if AWAY.contains(&job.state.as_str()) {
+        if !job.state.is_live() {
             self.away_since_ms.get_or_insert(at_ms);
         } else if let Some(since) = self.away_since_ms.take() {
             self.push(Event {
@@ -155,7 +145,7 @@ fn plain(at_ms: u64, kind: &'static str, what: String) -> Event {
 /// What the next sample is compared with.
 fn brief(job: &JobStatus) -> JobStatus {
     JobStatus {
-        state: job.state.clone(),
+        state: job.state,
         generation: job.generation,
         checkpointed: job.checkpointed,
         failures: job.failures.clone(),
@@ -174,7 +164,7 @@ mod tests {
     fn a_crash_is_told_with_its_cause_and_its_recovery() {
         let mut events = Events::default();
         let running = JobStatus {
-            state: "running".to_owned(),
+            state: JobState::Running,
             generation: 1,
             ..JobStatus::default()
         };
@@ -187,13 +177,13 @@ mod tests {
             tail: Vec::new(),
         };
         let mut next = JobStatus {
-            state: "restarting".to_owned(),
+            state: JobState::Restarting,
             failures: vec![failure],
             ..running.clone()
         };
         events.add(&next, 2_000);
         next.generation = 2;
-        next.state = "running".to_owned();
+        next.state = JobState::Running;
         next.checkpointed = 9;
         events.add(&next, 4_500);
         events.add(&next, 5_000);
@@ -223,7 +213,7 @@ mod tests {
         let mut events = Events::default();
         for at in 0..1_000 {
             let job = JobStatus {
-                state: format!("state {at}"),
+                state: JobState::ALL[usize::try_from(at % 8).unwrap()],
                 checkpointed: at,
                 ..JobStatus::default()
             };

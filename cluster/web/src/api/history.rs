@@ -14,7 +14,7 @@
 //!    [`COARSE_POINTS_MAX`] points of [`Point`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -55,6 +55,8 @@ pub struct Point {
     pub published_per_second: f32,
     /// Dead letters of the current processes.
     pub dead_letters: u64,
+    /// Free bytes of the fullest disk with state of the job.
+    pub disk_free: Option<u64>,
     /// Samples in the point.
     #[serde(skip)]
     samples: u32,
@@ -74,6 +76,7 @@ impl Point {
             records_per_second: job.records_per_second as f32,
             published_per_second: published.unwrap_or(0.0) as f32,
             dead_letters: job.dead_letters,
+            disk_free: job.disk_free,
             samples: 1,
         }
     }
@@ -90,6 +93,7 @@ impl Point {
         self.records_per_second = mean(self.records_per_second, new.records_per_second);
         self.published_per_second = mean(self.published_per_second, new.published_per_second);
         self.dead_letters = new.dead_letters;
+        self.disk_free = new.disk_free.or(self.disk_free);
         self.samples += 1;
     }
 }
@@ -164,7 +168,12 @@ pub async fn sample(facts: Facts) {
         ticks.tick().await;
         if let Some(status) = (facts.status)().await {
             facts.history.add(&status);
-            facts.alerts.look(&status);
+            let alerts = Arc::clone(&facts.alerts);
+            // It may ask the store.
+            let looked = tokio::task::spawn_blocking(move || alerts.look(&status)).await;
+            if let Err(error) = looked {
+                tracing::error!(%error, "alerts were not evaluated");
+            }
         }
     }
 }

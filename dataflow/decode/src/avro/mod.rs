@@ -56,7 +56,7 @@ use self::keys::Keys;
 use self::program::{Change, Program};
 use self::writers::Writers;
 use super::columns::{Cells, Columns};
-use super::contract::{Decoder, Effect, Refused};
+use super::contract::{Decoder, Effect, Refused, Rest};
 use super::text;
 
 /// The decoder of one source's Avro records.
@@ -71,6 +71,29 @@ pub(super) struct Avro {
     writers: Writers,
     /// The schemas of keys; `None` if keys do not identify rows or have no schema.
     keys: Option<Keys>,
+    /// Set while a record is read without the values that their columns refuse.
+    lenient: bool,
+    /// The columns that refused their values in that record.
+    rest: Option<Arc<[usize]>>,
+}
+
+/// Where the row of a record is appended.
+struct Rows<'a> {
+    /// The builders of the source's columns.
+    columns: &'a mut Columns,
+    /// Set if values that their columns refuse are left out: these columns.
+    rest: Option<&'a mut Option<Arc<[usize]>>>,
+}
+
+impl Rows<'_> {
+    /// Appends a row.
+    fn append(&mut self, cells: &Cells<'_>) -> std::result::Result<(), Refused> {
+        match &mut self.rest {
+            Some(rest) => **rest = self.columns.append_rest(cells),
+            None => self.columns.append(cells)?,
+        }
+        Ok(())
+    }
 }
 
 impl Avro {
@@ -100,6 +123,8 @@ impl Avro {
             own: writers.is_own(),
             keys: key.and_then(|key| Keys::new(source, key, writers.is_own())),
             writers,
+            lenient: false,
+            rest: None,
         })
     }
 
@@ -116,18 +141,26 @@ impl Avro {
         }
         let mut cells = Cells::new();
         let change = program
-            .run(body, &mut cells)
+            .run(body, &mut cells, self.lenient)
             .map_err(|why| Refused(format!("not a record of schema {id}: {}", why.0)))?;
         if self.debezium {
             program
                 .agrees(&change, body, self.own)
                 .map_err(|why| Refused(format!("not a record of schema {id}: {why}")))?;
-            return effect(&mut self.columns, program, &change, &cells, newest);
+            let rows = Rows {
+                columns: &mut self.columns,
+                rest: self.lenient.then_some(&mut self.rest),
+            };
+            return effect(rows, program, &change, &cells, newest);
         }
         if change.deleted {
             return Ok(Effect::Gone);
         }
-        self.columns.append(&cells)?;
+        let mut rows = Rows {
+            columns: &mut self.columns,
+            rest: self.lenient.then_some(&mut self.rest),
+        };
+        rows.append(&cells)?;
         Ok(Effect::Row)
     }
 }
@@ -146,6 +179,24 @@ impl Decoder for Avro {
             self.writers.misnames(id, body);
         }
         pushed
+    }
+
+    fn push_rest(&mut self, value: &[u8], newest: &mut Option<SourcePosition>) -> Rest {
+        let before = *newest;
+        let Ok((id, body)) = unframe(value) else {
+            return Rest::Nothing;
+        };
+        self.lenient = true;
+        let effect = self.read(id, body, newest);
+        self.lenient = false;
+        match (effect, self.rest.take()) {
+            (Ok(Effect::Row), Some(lacking)) => Rest::Row(lacking),
+            (Ok(Effect::Duplicate), _) => Rest::Duplicate,
+            _ => {
+                *newest = before;
+                Rest::Nothing
+            }
+        }
     }
 
     fn key(&mut self, key: &[u8]) {
@@ -176,7 +227,7 @@ impl Decoder for Avro {
 
 /// Applies a Debezium envelope: drops duplicates, appends the row, or reports a deletion.
 fn effect(
-    columns: &mut Columns,
+    mut rows: Rows<'_>,
     program: &Program,
     change: &Change<'_>,
     cells: &Cells<'_>,
@@ -192,7 +243,7 @@ fn effect(
     match change.op {
         Some("c" | "u" | "r") if change.row => {
             let lost = change.lost
-                || match columns.append(cells) {
+                || match rows.append(cells) {
                     Err(_) if program.is_outdated() => true,
                     appended => appended.map(|()| false)?,
                 };

@@ -56,6 +56,8 @@ pub(super) struct Change<'a> {
     pub(super) deleted: bool,
     /// Whether a value of an outdated record does not fit its column.
     pub(super) lost: bool,
+    /// Whether values that their columns refuse are left out.
+    lenient: bool,
     /// The fields of `source`.
     source: Origin<'a>,
 }
@@ -382,8 +384,14 @@ impl Program {
         &self.absent
     }
 
-    /// Decodes a body. `cells` is cleared and filled with one cell per column.
-    pub(super) fn run<'a>(&'a self, body: &'a [u8], cells: &mut Cells<'a>) -> Checked<Change<'a>> {
+    /// Decodes a body. `cells` is cleared and filled with one cell per column. If `lenient`, a
+    /// value that its column refuses becomes [`DecodedValue::Unfit`], and is no error.
+    pub(super) fn run<'a>(
+        &'a self,
+        body: &'a [u8],
+        cells: &mut Cells<'a>,
+        lenient: bool,
+    ) -> Checked<Change<'a>> {
         cells.clear();
         cells.extend(std::iter::repeat_n(DecodedValue::Null, self.columns));
         for (column, cell) in &self.defaults {
@@ -397,6 +405,7 @@ impl Program {
             row: false,
             deleted: false,
             lost: false,
+            lenient,
             source: Origin::default(),
         };
         self.steps(&self.steps, &mut input, cells, &mut change)?;
@@ -432,6 +441,7 @@ impl Program {
                     match (self.cell(read, &wire), cells.get_mut(read.column)) {
                         (Ok(cell), Some(place)) => *place = cell,
                         (Err(_), _) if self.loses(read) => change.lost = true,
+                        (Err(_), Some(place)) if change.lenient => *place = DecodedValue::Unfit,
                         (Err(why), _) => return Err(why),
                         (Ok(_), None) => {}
                     }

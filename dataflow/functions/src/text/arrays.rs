@@ -193,7 +193,7 @@ fn array(arguments: &[Datum<'_>]) -> Answer {
 
 /// All entries of this family.
 pub(crate) fn entries() -> Vec<Entry> {
-    use Datum::{Int, Text, Texts};
+    use Datum::{Int, Texts};
     const X: Kind = Kind::Text;
     const A: Kind = Kind::Texts;
     vec![

@@ -11,10 +11,10 @@ use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::statement::Consistency;
 use tidemill_ir::Epoch;
 use tidemill_log::backoff::Backoff;
-use tidemill_log::health::{Health as Reports, Role};
 use tidemill_log::{Error, Kind, Result};
 use tokio::sync::Semaphore;
 
+use super::super::reports::Reports;
 use super::address::{Address, refusal};
 use super::health::{Health, WRITE};
 use super::replication::Replication;
@@ -77,7 +77,7 @@ pub(super) async fn connect(address: &Address, reports: &Reports) -> Result<Sess
         }
         let error = match builder.build().await {
             Ok(session) => {
-                reports.up(Role::Views, WRITE);
+                reports.up(WRITE);
                 return Ok(session);
             }
             Err(error) => error,
@@ -93,7 +93,7 @@ pub(super) async fn connect(address: &Address, reports: &Reports) -> Result<Sess
             let what = format!("Cassandra at {nodes} did not answer within {waited} s: {error}");
             return Err(Error::with_source(Kind::Retry, what, error));
         }
-        reports.down(Role::Views, WRITE, &error);
+        reports.down(WRITE, &error);
         if !warned {
             tracing::warn!("waiting for Cassandra at {nodes}: {error}");
             warned = true;

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use scylla::errors::ExecutionError;
 use tidemill_log::Result;
-use tidemill_log::health::{Health as Reports, Role};
+
+use super::super::reports::Reports;
 
 /// The name under which statements report on the cluster.
 pub(super) const WRITE: &str = "write";
@@ -29,7 +30,7 @@ impl Health {
 
     /// Reports the outcome of a request that is not retried here.
     pub(super) fn note<T>(&self, reporter: &'static str, outcome: &Result<T>) {
-        self.reports.note(Role::Views, reporter, outcome);
+        self.reports.note(reporter, outcome);
     }
 }
 
@@ -39,7 +40,7 @@ pub(super) struct Waiting<'a>(&'a Health);
 impl<'a> Waiting<'a> {
     pub(super) fn new(health: &'a Health, what: &str, error: &ExecutionError) -> Self {
         if health.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
-            health.reports.down(Role::Views, WRITE, error);
+            health.reports.down(WRITE, error);
             tracing::warn!("writing to Cassandra table `{what}`, trying again: {error}");
         }
         Self(health)
@@ -49,7 +50,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.reports.up(Role::Views, WRITE);
+            self.0.reports.up(WRITE);
             tracing::info!("no write to Cassandra is waiting any more");
         }
     }

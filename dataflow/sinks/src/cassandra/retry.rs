@@ -7,7 +7,6 @@ use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use tidemill_log::backoff::Backoff;
-use tidemill_log::health::Role;
 use tidemill_log::{Error, Kind, Result};
 
 use super::connected::Connected;
@@ -51,7 +50,7 @@ impl Connected {
                 Err(error) if transient(&error) || is_refusal(&error) => {
                     waiting.get_or_insert_with(|| Waiting::new(&self.health, table, &error));
                     // The cause may have changed since the first failure.
-                    self.health.reports.down(Role::Views, WRITE, &error);
+                    self.health.reports.down(WRITE, &error);
                     tokio::time::sleep(backoff.pause()).await;
                 }
                 Err(error) => return Err(error),

@@ -259,7 +259,7 @@ impl Connected {
                 key,
             });
         }
-        check_existing(table, &columns, |t| Ok(cql_type(t)?.0))?;
+        check_existing(table, &columns, |t| Ok(cql_type(t)?.0.to_owned()))?;
         if partition_columns != table.partition_columns {
             let problem = format!(
                 "its partition key has {partition_columns} columns, the view needs the first {}",

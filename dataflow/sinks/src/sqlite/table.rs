@@ -96,7 +96,7 @@ pub(super) fn ensure_table(connection: &Connection, table: &Table) -> Result<()>
         })
         .and_then(Iterator::collect)
         .map_err(context)?;
-    check_existing(table, &found, |t| Ok(sqlite_type(t)?.0))?;
+    check_existing(table, &found, |t| Ok(sqlite_type(t)?.0.to_owned()))?;
     if !found.iter().any(|c| c.name == VERSION) {
         let problem = format!("it has no `{VERSION}` column, so it is not a view's table");
         return Err(mismatch(&table.name, &problem));

@@ -81,6 +81,8 @@ pub enum Latest {
     Ranked(u32, ChangeOrder, Option<Row>),
     /// The key is in error: its newest change could not be published, or could not be decoded.
     Refused(u32, ChangeOrder),
+    /// The key is in error, and has a [`crate::value::partial`] row.
+    Partial(u32, ChangeOrder, Row),
 }
 
 impl Change for Latest {

@@ -23,7 +23,8 @@ pub enum Keyed {
         rank: ChangeOrder,
         /// The row; `None` for a deletion or an error.
         row: Option<Row>,
-        /// Whether the key is in error: its row could not be published or decoded.
+        /// Whether the key is in error: its row could not be published or decoded. If there is a
+        /// row all the same, it is a [`super::partial`] one.
         refused: bool,
     },
     /// All keys of a partition were deleted (TRUNCATE). Every worker receives this message.

@@ -6,5 +6,6 @@ pub mod flat;
 pub mod float_sum;
 pub mod int_sum;
 pub mod keyed;
+pub mod partial;
 pub mod source_position;
 pub mod totals;

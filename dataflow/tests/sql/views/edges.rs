@@ -72,6 +72,20 @@ impl Edge {
         producer.append(&records).unwrap();
     }
 
+    /// Sets a row to a text, and waits until the views show it.
+    pub(crate) fn put_text(&mut self, id: i64, text: &str) {
+        let record = Record {
+            topic: "t".to_owned(),
+            partition: None,
+            key: Some(id.to_string().into_bytes()),
+            value: Some(text.as_bytes().to_vec()),
+            timestamp_ms: 0,
+        };
+        let mut producer = self.river.log().producer().unwrap();
+        producer.append(&[record]).unwrap();
+        self.river.settle();
+    }
+
     /// The view's rows, in the order of their keys.
     pub(crate) fn rows(&self) -> Vec<Vec<Value>> {
         self.river.rows("v").into_values().collect()

@@ -15,10 +15,12 @@ use crate::views::river::River;
 
 /// Of a run that none is given to.
 const SEED: u64 = 20_261_129;
-const ROUNDS: usize = 5;
 
 /// The rows of each table by primary key.
 pub(crate) type Tables = BTreeMap<&'static str, BTreeMap<Vec<i64>, Json>>;
+
+/// The keys of a table whose rows changed, and their new rows; none for a row that is gone.
+type Changes<'a> = Vec<(&'a Vec<i64>, Option<&'a Json>)>;
 
 /// An example, and what becomes of its tables.
 pub(crate) struct Example {
@@ -28,9 +30,31 @@ pub(crate) struct Example {
     pub(crate) keys: &'static [(&'static str, &'static [&'static str])],
     /// Parts of its queries that PostgreSQL does not have, and the same by hand.
     pub(crate) by_hand: &'static [(&'static str, &'static str)],
+    /// How often the tables change. The first change fills them.
+    pub(crate) rounds: usize,
+    /// Indexes that PostgreSQL needs besides those of the keys, to answer in reasonable time.
+    pub(crate) indexes: &'static [&'static str],
     /// Views that may be empty after every round, because their conditions are rarely met by
     /// chance.
     pub(crate) empty_max: usize,
+}
+
+/// A key as an object of its columns.
+fn named(columns: &[&str], key: &[i64]) -> Json {
+    let named = columns.iter().zip(key);
+    let named = named.map(|(column, value)| ((*column).to_owned(), json!(value)));
+    Json::Object(named.collect())
+}
+
+/// What makes one state of a table from another.
+fn changes<'a>(
+    old: &'a BTreeMap<Vec<i64>, Json>,
+    new: &'a BTreeMap<Vec<i64>, Json>,
+) -> Changes<'a> {
+    let there = new.iter().filter(|(key, row)| old.get(*key) != Some(*row));
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    let there = there.map(|(key, row)| (key, Some(row)));
+    there.chain(gone.map(|key| (key, None))).collect()
 }
 
 impl Example {
@@ -40,36 +64,20 @@ impl Example {
         names.map(|name| (name, BTreeMap::new())).collect()
     }
 
-    /// The records that make one state of the tables from another.
-    fn changes(&self, before: &Tables, after: &Tables) -> Vec<Record> {
-        let mut changes = Vec::new();
-        for (table, columns) in self.keys {
-            let (old, new) = (&before[table], &after[table]);
-            let mut change = |key: &[i64], row: Option<&Json>| {
-                let named = columns.iter().zip(key);
-                let key: serde_json::Map<String, Json> = named
-                    .map(|(column, value)| ((*column).to_owned(), json!(value)))
-                    .collect();
-                changes.push(Record {
-                    topic: (*table).to_owned(),
-                    partition: None,
-                    key: Some(Json::Object(key).to_string().into_bytes()),
-                    value: row.map(|row| row.to_string().into_bytes()),
-                    timestamp_ms: 0,
-                });
-            };
-            for (key, row) in new.iter().filter(|(key, row)| old.get(*key) != Some(*row)) {
-                change(key, Some(row));
-            }
-            for key in old.keys().filter(|key| !new.contains_key(*key)) {
-                change(key, None);
-            }
-        }
-        changes
+    /// The records of a table's changes.
+    fn records(table: &str, columns: &[&str], changes: &Changes<'_>) -> Vec<Record> {
+        let record = |(key, row): &(&Vec<i64>, Option<&Json>)| Record {
+            topic: table.to_owned(),
+            partition: None,
+            key: Some(named(columns, key).to_string().into_bytes()),
+            value: row.map(|row| row.to_string().into_bytes()),
+            timestamp_ms: 0,
+        };
+        changes.iter().map(record).collect()
     }
 
     /// The SQL of the pipeline, its tables with their columns, and its views.
-    fn read(&self) -> (String, Vec<(String, String)>, Vec<View>) {
+    pub(crate) fn read(&self) -> (String, Vec<(String, String)>, Vec<View>) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
         let sql = std::fs::read_to_string(path.join(self.folder).join("views.sql")).unwrap();
         let (mut tables, mut views) = (Vec::new(), Vec::new());
@@ -116,6 +124,10 @@ impl Example {
         oracle.tables(&pairs);
         let pairs: Vec<(&str, &str)> = views.iter().map(|v| (&*v.name, &*v.select)).collect();
         oracle.views(&pairs);
+        for (table, columns) in self.keys {
+            oracle.index(&format!("{table} ({})", columns.join(", ")));
+        }
+        self.indexes.iter().for_each(|index| oracle.index(index));
         let mut river = River::new(&sql, workers);
         for (table, _) in self.keys {
             river.log().create_topic(table, 2).unwrap();
@@ -124,14 +136,22 @@ impl Example {
         let (mut before, mut tables) = (self.nothing(), self.nothing());
         let mut seen = vec![false; views.len()];
         river.start();
-        for round in 0..ROUNDS {
+        for round in 0..self.rounds {
             next(&mut rng, &mut tables, round);
-            producer.append(&self.changes(&before, &tables)).unwrap();
-            before.clone_from(&tables);
-            for (table, _) in self.keys {
-                let rows: Json = tables[table].values().cloned().collect();
-                oracle.refill(table, &rows);
+            for (table, columns) in self.keys {
+                let changes = changes(&before[table], &tables[table]);
+                let keys: Json = changes.iter().map(|(key, _)| named(columns, key)).collect();
+                let rows: Json = changes
+                    .iter()
+                    .filter_map(|(_, row)| *row)
+                    .cloned()
+                    .collect();
+                oracle.change(table, columns, &keys, &rows);
+                for records in Self::records(table, columns, &changes).chunks(10_000) {
+                    producer.append(records).unwrap();
+                }
             }
+            before.clone_from(&tables);
             river.settle();
             for (view, seen) in views.iter().zip(&mut seen) {
                 let answer = oracle.answer(view, &river.table(&view.name));

@@ -19,12 +19,14 @@ mod held;
 mod keys;
 mod nexmark;
 mod oracle;
+mod partial;
 mod queries;
 mod recursion;
 mod refused;
 mod river;
 mod shapes;
 mod tpch;
+mod tpch_scale;
 
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};

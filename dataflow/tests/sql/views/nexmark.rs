@@ -20,6 +20,8 @@ const EXAMPLE: Example = Example {
         ("side_input", &["key"]),
     ],
     by_hand: &WINDOWS,
+    rounds: 5,
+    indexes: &[],
     empty_max: 0,
 };
 

@@ -101,6 +101,35 @@ impl Oracle {
         self.client.execute(&fill, &[&rows.to_string()]).unwrap();
     }
 
+    /// Makes an index on these columns of a table.
+    pub(crate) fn index(&mut self, on: &str) {
+        self.client
+            .batch_execute(&format!("CREATE INDEX ON {on}"))
+            .unwrap();
+    }
+
+    /// Deletes the rows with these keys, and inserts rows.
+    pub(crate) fn change(
+        &mut self,
+        table: &str,
+        key: &[&str],
+        keys: &serde_json::Value,
+        rows: &serde_json::Value,
+    ) {
+        let given = format!("json_populate_recordset(NULL::{table}, $1::text::json)");
+        let same = key
+            .iter()
+            .map(|column| format!("t.{column} = given.{column}"));
+        let same = same.collect::<Vec<_>>().join(" AND ");
+        let delete = format!("DELETE FROM {table} AS t USING {given} AS given WHERE {same}");
+        self.client.execute(&delete, &[&keys.to_string()]).unwrap();
+        let insert = format!("INSERT INTO {table} SELECT * FROM {given}");
+        self.client.execute(&insert, &[&rows.to_string()]).unwrap();
+        self.client
+            .batch_execute(&format!("ANALYZE {table}"))
+            .unwrap();
+    }
+
     /// Whether PostgreSQL evaluates a query, or why it does not.
     pub(crate) fn evaluates(&mut self, query: &str) -> Result<(), String> {
         let planned = self.client.batch_execute(query);

@@ -83,6 +83,7 @@ fn config(directory: &Path, workers: usize) -> Config {
         registry: Some(url(directory, "registry.db")),
         state: url(directory, "journal.db"),
         sink: sink(directory),
+        sinks: BTreeMap::new(),
         dead_letters: "dead_letters".to_owned(),
         workers: Workers::Threads(workers),
         codec: Engine::default(),

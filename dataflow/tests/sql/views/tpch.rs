@@ -13,10 +13,12 @@ const EXAMPLE: Example = Example {
     folder: "tpch",
     keys: &KEYS,
     by_hand: &[],
+    rounds: 5,
+    indexes: &[],
     empty_max: 3,
 };
 
-const KEYS: [(&str, &[&str]); 8] = [
+pub(crate) const KEYS: [(&str, &[&str]); 8] = [
     ("region", &["r_regionkey"]),
     ("nation", &["n_nationkey"]),
     ("supplier", &["s_suppkey"]),

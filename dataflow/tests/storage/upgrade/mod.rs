@@ -119,6 +119,7 @@ impl Job {
             registry: None,
             state: format!("file://{}", folder.join("state").display()),
             sink: river,
+            sinks: BTreeMap::new(),
             dead_letters: "dead_letters".to_owned(),
             workers: Workers::Threads(workers),
             codec: Engine::default(),

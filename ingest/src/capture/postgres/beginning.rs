@@ -37,8 +37,8 @@ use super::stream::{SlotKind, Stream};
 use super::{Phase, catalog, identity, progress, stream};
 use crate::capture::postgres::catalog::shape::Shape;
 use crate::capture::postgres::stream::timeline::Timeline;
-use crate::database::server::Server;
 use crate::{Error, Kind, Result};
+use tidemill_postgres::Server;
 
 /// How often the catalog is read before a table counts as unfit for capture.
 const LOADS_MAX: u32 = 3;

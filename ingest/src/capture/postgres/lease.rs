@@ -29,9 +29,9 @@ use tidemill_log::lock;
 use super::{catalog, progress, sql_error};
 use crate::capture::Holder;
 use crate::capture::mark::CommitPosition;
-use crate::database::server::{CONNECT_WAIT, Server};
 use crate::database::{LEASE, RENEW};
 use crate::{Error, Kind, Result};
+use tidemill_postgres::{CONNECT_WAIT, Server};
 
 /// How long to wait for the end of a session that still reads the slot.
 const EVICT_WAIT: Duration = Duration::from_secs(5);

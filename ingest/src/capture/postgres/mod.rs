@@ -56,8 +56,8 @@ use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use super::{BATCH, Capture, Captured, Generated, TABLES_PATIENCE, another_topic, collect_fit};
-use crate::database::server::{Server, passes};
 use crate::{Error, Kind, Result};
+use tidemill_postgres::{Server, passes};
 
 pub(super) use lease::{Lease, holder};
 

@@ -29,8 +29,8 @@ use super::stream::SlotKind;
 use super::{identity, lsn_text, sql_error, stream};
 use crate::capture::applicable_record;
 use crate::capture::postgres::stream::timeline::Timeline;
-use crate::database::server::Server;
 use crate::{Error, Kind, Result};
+use tidemill_postgres::Server;
 
 /// The row of a capture.
 #[derive(Debug)]

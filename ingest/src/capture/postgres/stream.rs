@@ -18,8 +18,8 @@ use tokio::runtime::Handle;
 
 use super::pgoutput;
 use super::pgoutput::Message;
-use crate::database::server::Server;
 use crate::{Error, Kind, Result};
+use tidemill_postgres::Server;
 
 /// Number of messages that the transport reads ahead.
 const READ_AHEAD: usize = 4_096;

@@ -8,13 +8,14 @@ use tidemill_log::log::TopicId;
 use super::{Found, Item, Made, NOTES, Noted, Remains, TOPICS};
 use crate::Result;
 use crate::capture::postgres::{Lease, slot_name};
-use crate::database::server::Server;
 use crate::database::{postgres_failed, quoted};
+use tidemill_postgres::Server;
 
 /// The bookkeeping tables, each with the column that identifies the pipeline, and whether that
 /// column holds the name of the slot. The records of topics are the last.
-const TABLES: [(&str, &str, bool); 4] = [
+const TABLES: [(&str, &str, bool); 5] = [
     ("_tidemill_runs", "pipeline", false),
+    ("_tidemill_fetching", "pipeline", false),
     ("_tidemill_capture_tables", "name", true),
     ("_tidemill_capture", "name", true),
     (NOTES, "name", true),

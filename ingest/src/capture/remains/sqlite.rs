@@ -16,8 +16,9 @@ use crate::database::{quoted, sqlite_failed};
 
 /// The bookkeeping tables, each with the column that names the pipeline. The records of topics are
 /// the last.
-const TABLES: [(&str, &str); 4] = [
+const TABLES: [(&str, &str); 5] = [
     ("_tidemill_runs", "pipeline"),
+    ("_tidemill_fetching", "pipeline"),
     (FOLLOWED, "name"),
     (CAPTURES, "name"),
     (NOTES, "name"),

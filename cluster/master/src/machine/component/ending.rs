@@ -5,7 +5,7 @@
 //! Stopped after an end that was asked for, BackingOff after a failure, Failed after a failure that
 //! no restart repairs.
 
-use tidemill_protocol::exit;
+use tidemill_protocol::exit::ExitCode;
 
 use super::super::durable::Record;
 use super::super::root_cause;
@@ -145,9 +145,7 @@ fn remember(record: &mut Record, found: &RootCause) {
 fn count(record: &mut Record, found: &RootCause, lived: bool) {
     record.restarts += 1;
     record.in_a_row = if lived { 1 } else { record.in_a_row + 1 };
-    let message = found
-        .message()
-        .filter(|_| found.code == Some(i32::from(exit::ERROR)));
+    let message = found.message().filter(|_| ExitCode::Error.is(found.code));
     record.repeated = message.map(|message| {
         let before = record.repeated.take().filter(|(said, _)| said == message);
         (message.to_owned(), before.map_or(0, |(_, times)| times) + 1)
@@ -160,7 +158,7 @@ fn unmendable(record: &Record, found: &RootCause, job: &str) -> Option<String> {
     let said = found.message().map(|said| format!(": {said}"));
     let said = said.unwrap_or_default();
     let anew = format!("`tidemill restart {job}` starts it again");
-    if found.code == Some(i32::from(exit::USAGE)) {
+    if ExitCode::Usage.is(found.code) {
         return Some(format!("{what}, which no restart mends{said}; {anew}"));
     }
     if let Some((_, times)) = &record.repeated

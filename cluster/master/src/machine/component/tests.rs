@@ -277,3 +277,36 @@ fn a_job_that_a_master_before_was_about_to_mint_for_can_be_removed() {
     it.command(Command::Remove("one".to_owned()));
     assert_eq!(it.write().jobs.len(), 0);
 }
+
+#[test]
+fn a_drained_worker_gets_nothing_until_it_is_undrained_and_another_master_knows_it() {
+    let mut cluster = Cluster::running();
+    cluster.command(Command::Drain("a".to_owned()));
+    let written = cluster.write();
+    assert!(written.drained.contains("a"));
+    assert!(
+        matches!(cluster.stage(), Stage::Draining(_)),
+        "{:?}",
+        cluster.stage()
+    );
+    let free = |cluster: &Cluster| -> Vec<String> {
+        let free = cluster.state.free_for("other", Part::Dataflow);
+        free.into_iter().map(|free| free.worker).collect()
+    };
+    assert_eq!(free(&cluster), ["b"]);
+    // The next master has no reports yet, and forgets nothing.
+    let mut next = Cluster::take_over(written, 2, cluster.now);
+    next.sequence = cluster.sequence;
+    next.tell(Event::Tick);
+    WORKERS.iter().for_each(|id| next.report(id, &[]));
+    assert_eq!(free(&next), ["b"]);
+    next.command(Command::Undrain("a".to_owned()));
+    assert_eq!(free(&next), ["a", "b"]);
+    // A worker that is gone for good is forgotten.
+    next.command(Command::Drain("a".to_owned()));
+    next.now += 120_000;
+    next.report("b", &[]);
+    next.now += 120_000;
+    next.report("b", &[]);
+    assert!(next.state.durable.drained.is_empty());
+}

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tidemill_protocol::JobSpec;
+use tidemill_protocol::{JobSpec, JobState};
 
 use super::world::{Next, World};
 use crate::machine::durable::Durable;
@@ -59,6 +59,7 @@ impl Known {
             Command::Stop(_) | Command::Restart(_) => self.runs = None,
             Command::Rescale(..) => self.workers = None,
             Command::Remove(_) => self.there = None,
+            Command::Drain(_) | Command::Undrain(_) => {}
         }
     }
 
@@ -106,7 +107,9 @@ fn job_of(command: &Command) -> &str {
         Command::Stop(name)
         | Command::Restart(name)
         | Command::Rescale(name, _)
-        | Command::Remove(name) => name,
+        | Command::Remove(name)
+        | Command::Drain(name)
+        | Command::Undrain(name) => name,
     }
 }
 
@@ -253,12 +256,12 @@ impl World {
             return Ok(());
         };
         for job in status::of(&self.masters[master].state).jobs {
-            let ingest = job.ingest.is_some_and(|ingest| ingest.state == "failed");
-            if job.state == "failed" || ingest {
+            let ingest = job
+                .ingest
+                .is_some_and(|ingest| ingest.state == JobState::Failed);
+            if job.state == JobState::Failed || ingest {
                 self.command(Command::Restart(job.name))?;
-            } else if ["running", "degraded"].contains(&job.state.as_str())
-                && job.workers < job.workers_wanted
-            {
+            } else if job.state.is_live() && job.workers < job.workers_wanted {
                 self.command(Command::Rescale(job.name, job.workers_wanted))?;
             }
         }

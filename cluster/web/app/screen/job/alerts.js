@@ -3,6 +3,7 @@
 import { part } from "../../part/api.js";
 import { bytes, count, duration, moment } from "../../part/format.js";
 import { usePolled } from "../../part/poll.js";
+import { link } from "../../part/route.js";
 import { Badge, Empty, Facts, Loaded, Panel } from "../../part/state.js";
 import { Table } from "../../part/table.js";
 import { html } from "../../part/ui.js";
@@ -30,15 +31,23 @@ const RULES = [
   { id: "severity", head: "Severity", of: (it) => it.severity },
 ];
 
-/** @param {{ rule: any }} props */
-function Firing({ rule }) {
-  return html`<div class="note failed" role="alert"><strong>${rule.name}</strong>: ${rule.what} is
+/** The screen that says most about a measure. */
+const SCREENS = /** @type {Record<string, string>} */ ({ freshness_p99: "freshness",
+  lag: "river", behind: "river", new_dead_letters: "letters", keys_in_error: "letters",
+  restarts: "cluster", checkpoint_age: "cluster", workers_missing: "cluster",
+  not_running: "cluster", services_down: "river", wal_kept: "capture", disk_used: "cluster" });
+
+/** @param {{ job: string, rule: any }} props */
+function Firing({ job, rule }) {
+  const screen = SCREENS[rule.measure] ?? "river";
+  return html`<div class="note failed" role="alert"><strong><a class="bad-text"
+      href=${link(job, screen)}>${rule.name}</a></strong>: ${rule.what} is
     ${" "}${shown(rule.value, rule.unit)} (${rule.when}), since ${moment(rule.since_ms)}.
     ${" "}${rule.advice}</div>`;
 }
 
-/** @param {{ alerts: any }} props */
-function Shown({ alerts }) {
+/** @param {{ job: string, alerts: any }} props */
+function Shown({ job, alerts }) {
   const firing = alerts.rules.filter((/** @type {any} */ it) => it.state === "firing");
   const units = new Map(alerts.rules.map((/** @type {any} */ it) => [it.name, it.unit]));
   /** @type {import("../../part/table.js").Column[]} */
@@ -52,7 +61,8 @@ function Shown({ alerts }) {
   const rows = alerts.changes.map((/** @type {any} */ it, /** @type {number} */ n) => ({ ...it, n }));
   return html`<${Panel} title="Alerts">
       ${alerts.error && html`<div class="note failed" role="alert">${alerts.error}</div>`}
-      ${firing.map((/** @type {any} */ it) => html`<${Firing} key=${it.name} rule=${it} />`)}
+      ${firing.map((/** @type {any} */ it) => html`<${Firing} key=${it.name} job=${job}
+        rule=${it} />`)}
       ${!alerts.error && firing.length === 0 && html`<${Empty}>No rule fires.<//>`}
       <${Facts} of=${[
     ["Rules", alerts.default_rules ? "the default rules" : "of alerts.toml"],
@@ -65,14 +75,14 @@ function Shown({ alerts }) {
     <${Panel} title="What fired and was resolved"><${Table} label="History of alerts"
       columns=${changes} rows=${rows} order="-at" name="history"
       rowKey=${(/** @type {any} */ it) => String(it.n)}
-      empty="Nothing has fired since this server started." /><//>`;
+      empty="Nothing has fired yet." /><//>`;
 }
 
 /** @param {{ job: string }} props */
 function Alerts({ job }) {
   const polled = usePolled(`jobs/${part(job)}/alerts`);
   return html`<${Loaded} polled=${polled} what="the alerts">
-    ${(/** @type {any} */ it) => html`<${Shown} alerts=${it} />`}<//>`;
+    ${(/** @type {any} */ it) => html`<${Shown} job=${job} alerts=${it} />`}<//>`;
 }
 
 export const screen = {

@@ -1,13 +1,18 @@
 // A job on the cluster: its processes, what happened to it, and the buttons that change it.
 
 import { part, post } from "../../part/api.js";
-import { ago, clock, count, duration, moment, phase, tone } from "../../part/format.js";
+import {
+  ago, bytes, clock, count, duration, moment, percent, phase, tone,
+} from "../../part/format.js";
 import { Confirmed } from "../../part/dialog.js";
 import { usePolled } from "../../part/poll.js";
 import { link, setQuery } from "../../part/route.js";
 import { Badge, Empty, Facts, Loaded, Panel } from "../../part/state.js";
 import { Table } from "../../part/table.js";
 import { html, useState } from "../../part/ui.js";
+import { TimeLine } from "./timeline.js";
+
+const DISK_OVER_MS = 60_000; // the least time over which the filling of a disk is measured
 
 /** @type {import("../../part/table.js").Column[]} */
 const PROCESSES = [
@@ -36,11 +41,13 @@ function Buttons({ job }) {
       title=${`${stopped ? "Start" : "Restart"} ${job.name}`}
       text=${stopped ? "The job starts and goes on where it was."
     : "The job drains, takes a checkpoint and starts again. Its count of restarts begins anew."} />
-    <${Confirmed} label="Stop" danger disabled=${stopped} title=${`Stop ${job.name}`}
+    <${Confirmed} label="Drain and stop" danger disabled=${stopped}
+      reason="The job is stopped." title=${`Drain and stop ${job.name}`}
       act=${() => post(`${path}/stop`)}
-      text=${"The ingest ends, the views take what it published, then the job stops. It goes on "
-        + "with Start."} />
-    <${Confirmed} label="Remove" danger disabled=${!stopped} title=${`Remove ${job.name}`}
+      text=${"The ingest ends, the views take everything that it published, a checkpoint is taken, "
+        + "then the job stops. Nothing is read again when it goes on with Start."} />
+    <${Confirmed} label="Remove" danger disabled=${!stopped}
+      reason=${stopped ? "" : "Only a stopped job can be removed."} title=${`Remove ${job.name}`}
       act=${() => post(`${path}/remove`)}
       text="The master forgets the job. Its tables, topics and checkpoints stay." /></div>`;
 }
@@ -70,9 +77,28 @@ function Failures({ failures }) {
     <pre tabindex="0">${it.tail.join("\n") || "It left no log."}</pre></details>`)}`;
 }
 
+/** Free space of the fullest disk with state, and how long it lasts at the rate of the history.
+ * @param {any} job @param {any} history @returns {[string, any, string?][]} */
+function disk(job, history) {
+  if (!job.disk_size) return [];
+  const used = 1 - job.disk_free / job.disk_size;
+  /** @type {any[]} */
+  const points = [...(history?.coarse ?? []), ...(history?.fine ?? [])].filter((it) =>
+    it.disk_free !== null).sort((a, b) => a.at_ms - b.at_ms);
+  const [first, last] = [points[0], points.at(-1)];
+  const passed = first && last ? last.at_ms - first.at_ms : 0;
+  const written = passed >= DISK_OVER_MS ? first.disk_free - last.disk_free : null;
+  const left = written === null ? "not measured yet" : written <= 0 ? "it does not fill"
+    : duration(job.disk_free / (written / passed));
+  return [["Disk of the state", `${bytes(job.disk_free)} free of ${bytes(job.disk_size)}`,
+    used > 0.9 ? "bad" : ""], ["In use", percent(used), used > 0.9 ? "bad" : ""],
+  ["Full in", left]];
+}
+
 /** @param {{ job: any, route: any, session: any }} props */
 function Shown({ job, route, session }) {
   const events = usePolled(`jobs/${part(job.name)}/events`, 4000);
+  const history = usePolled(`jobs/${part(job.name)}/history`, 30_000);
   const kinds = route.query.kind ?? "";
   const choose = html`<label>Show <select value=${kinds} onChange=${(/** @type {any} */ event) =>
     setQuery(route, { kind: event.target.value })}>
@@ -89,12 +115,14 @@ function Shown({ job, route, session }) {
       job.restarts ? "busy" : ""],
     ["Workers", `${job.workers} of ${job.workers_wanted}`],
     ["Newest checkpoint", job.checkpointed ? ago(Math.max(0, now - job.checkpointed)) : "none yet"],
-    ["Epoch", clock(job.epoch)],
+    ["Epoch", clock(job.epoch)], ...disk(job, history.data),
   ]} />
     ${session.features.includes("changes") && html`<${Buttons} job=${job} />`}<//>
     <${Panel} title="Processes" aside=${logs}><${Table} label="Processes" columns=${PROCESSES}
       rows=${job.processes} rowKey=${(/** @type {any} */ it) => `${it.part} ${it.index}`}
       empty="No process of the job runs." /><//>
+    ${events.data?.length > 0 && html`<${Panel} title="Time line"><${TimeLine}
+      events=${events.data} now=${now} /><//>`}
     <div class="columns"><${Panel} title="What happened" aside=${choose}>
       <${Loaded} polled=${events} what="the events" empty="Nothing has happened yet."
         isEmpty=${(/** @type {any} */ it) => it.length === 0}>

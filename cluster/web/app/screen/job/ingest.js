@@ -1,12 +1,13 @@
 // The ledger of a job's ingest as a grid of runs: a square a page, coloured by its state.
 
-import { part } from "../../part/api.js";
+import { part, post } from "../../part/api.js";
+import { Confirmed } from "../../part/dialog.js";
 import { count, duration, moment, rate } from "../../part/format.js";
 import { usePolled } from "../../part/poll.js";
 import { setQuery } from "../../part/route.js";
 import { Badge, Empty, Facts, Loaded, Panel } from "../../part/state.js";
 import { Table } from "../../part/table.js";
-import { html } from "../../part/ui.js";
+import { html, useState } from "../../part/ui.js";
 
 const TONES = /** @type {Record<string, string>} */ ({ done: "good", short: "good",
   claimed: "busy", retry: "busy", failed: "bad" });
@@ -31,6 +32,18 @@ const COLUMNS = [
     cell: (it) => count(it.records) },
   { id: "error", head: "Error of the last attempt", of: (it) => it.error ?? "" },
 ];
+
+/** The time that each page took, as bars beside each other. @param {{ runs: any[] }} props */
+function Durations({ runs }) {
+  const most = Math.max(0, ...runs.map((it) => took(it) ?? 0));
+  if (most === 0) return null;
+  const label = `Time from due to landed; the longest took ${duration(most)}`;
+  return html`<h3>${label}</h3><div class="took" role="img" aria-label=${label}>
+    ${[...runs].reverse().map((run) => html`<span key=${run.page} class=${TONES[run.state] ?? ""}
+      title=${`page ${run.page}: ${duration(took(run))}`}
+      style=${{ height: `${Math.max(3, 100 * Math.max(0, took(run) ?? 0) / most)}%` }}></span>`)}
+    </div>`;
+}
 
 /** @param {{ runs: any[], route: any }} props */
 function Grid({ runs, route }) {
@@ -59,6 +72,7 @@ function Runs({ runs, route }) {
     ["Failed", count(of("failed")), of("failed") ? "bad" : ""],
   ]} />
   <h3>The newest pages, the oldest first</h3><${Grid} runs=${runs} route=${route} />
+  <${Durations} runs=${runs} />
   <div class="row"><label>State <select value=${state} onChange=${(/** @type {any} */ event) =>
     setQuery(route, { state: event.target.value })}><option value="">every</option>
     ${Object.entries(WORDS).map(([id, name]) => html`<option key=${id} value=${id}>${name}
@@ -69,6 +83,50 @@ function Runs({ runs, route }) {
     String(it.page)} empty="No page of these is so." />`;
 }
 
+/** Asks for a range of pages. @param {{ path: string, told: any, why: string }} props */
+function Backfill({ path, told, why }) {
+  const [pages, set] = useState({ first: "", last: "", again: false });
+  const given = (/** @type {string} */ name) => (/** @type {any} */ event) =>
+    set({ ...pages, [name]: event.target.value });
+  const first = Number(pages.first || told.first_page);
+  const count_ = Math.max(0, Number(pages.last || first) - first + 1);
+  const pace = told.every_ms === null ? "" : `, one each ${duration(told.every_ms)}: about ${
+    duration(count_ * told.every_ms)} for ${count(count_)}`;
+  const act = () => post(`${path}/backfill`, { first, last: Number(pages.last),
+    again: pages.again });
+  return html`<${Confirmed} label="Backfill" title="Backfill a range of pages"
+    disabled=${why !== ""} reason=${why} act=${act}
+    text=${`The running ingest fetches these pages beside its schedule${
+    pace}. Their rows are inserted or updated; a page that is being fetched is left alone.`}>
+    <label for="first">First page</label>
+    <input id="first" type="number" min=${told.first_page} max=${told.last_page ?? undefined}
+      required value=${pages.first} onInput=${given("first")} />
+    <label for="last">Last page</label>
+    <input id="last" type="number" min=${first} max=${told.last_page ?? undefined} required
+      value=${pages.last} onInput=${given("last")} />
+    <label><input type="checkbox" checked=${pages.again} onChange=${(/** @type {any} */ event) =>
+    set({ ...pages, again: event.target.checked })} /> also pages that landed</label><//>`;
+}
+
+/** What can be asked of the fetcher. @param {{ job: any, told: any }} props */
+function Buttons({ job, told }) {
+  const path = `jobs/${part(job.name)}/fetching`;
+  const paused = told.paused_ms !== null;
+  const none = told.fetches ? "" : "This pipeline fetches nothing.";
+  const act = (/** @type {string} */ word) => () => post(`${path}/${word}`);
+  return html`<div class="row">
+    <${Confirmed} label="Fetch now" title="Fetch now" act=${act("now")}
+      disabled=${none !== "" || paused} reason=${none || (paused ? "Fetching is paused." : "")}
+      text=${"The next page of the schedule and what waits for a retry or for further records are "
+    + "due at once."} />
+    ${paused ? html`<${Confirmed} label="Resume" title="Resume fetching" act=${act("resume")}
+      text="Fetching goes on where it was." />`
+    : html`<${Confirmed} label="Pause" title="Pause fetching" act=${act("pause")}
+      disabled=${none !== ""} reason=${none} text=${"No further page is fetched until somebody "
+    + "resumes it, also after a restart. What is in the table goes on to the views."} />`}
+    <${Backfill} path=${path} told=${told} why=${none} /></div>`;
+}
+
 /** @param {{ job: any, route: any }} props */
 function Shown({ job, route }) {
   const runs = usePolled(`jobs/${part(job.name)}/runs`, 4000);
@@ -77,7 +135,11 @@ function Shown({ job, route }) {
     return html`<${Panel} title="Ingest"><${Empty}>The cluster does not run this job's ingest:
       something else fills its topics.<//><//>`;
   }
-  return html`<${Panel} title=${html`Ingest <${Badge} state=${ingest.state} />`}>
+  const paused = runs.data?.paused_ms ?? ingest.paused_ms;
+  return html`<${Panel} title=${html`Ingest <${Badge} state=${ingest.state} />
+      ${paused && html`<span class="badge busy">fetching paused</span>`}`}>
+    ${paused && html`<p class="note stale">Fetching is paused since ${moment(paused)}.</p>`}
+    ${runs.data && html`<${Buttons} job=${job} told=${runs.data} />`}
     ${ingest.why && html`<p class="note failed">${ingest.why}</p>`}
     <${Facts} of=${[
     ["Published", rate(ingest.published_per_second)],

@@ -6,6 +6,7 @@ import { usePolled } from "../../part/poll.js";
 import { Loaded, Panel } from "../../part/state.js";
 import { Filter, Table } from "../../part/table.js";
 import { html, useRef } from "../../part/ui.js";
+import { Icicle } from "./icicle.js";
 
 const LOOKS_MAX = 6; // answers that a share of time goes over
 
@@ -34,13 +35,17 @@ export function useShares(operators, at) {
 /** The view that an operator belongs to. @param {string} name */
 export const viewOf = (name) => (name.includes(": ") ? name.slice(0, name.indexOf(": ")) : "");
 
-/** Processes of the dataflow beside each other. @param {any} job @param {string} name */
+/** Worker threads of all processes beside each other. @param {any} job @param {string} name */
 function spread(job, name) {
   const all = job.processes.filter((/** @type {any} */ it) => it.part === "dataflow"
     && it.operators?.length);
-  const of = all.map((/** @type {any} */ it) => {
+  const of = all.flatMap((/** @type {any} */ it) => {
     const found = it.operators.find((/** @type {any} */ one) => one.name === name);
-    return { index: it.index, busy: found?.busy_us ?? 0 };
+    // A process that tells the operator among its most expensive ones tells its threads too.
+    const threads = Math.max(1, ...it.operators.map((/** @type {any} */ one) =>
+      one.threads_us.length));
+    return Array.from({ length: threads }, (_, thread) => ({ index: `${it.index}.${thread}`,
+      busy: found?.threads_us[thread] ?? (threads === 1 ? found?.busy_us ?? 0 : 0) }));
   });
   const sum = of.reduce((/** @type {number} */ so, /** @type {any} */ it) => so + it.busy, 0);
   const most = Math.max(0, ...of.map((/** @type {any} */ it) => it.busy));
@@ -90,14 +95,20 @@ function Shown({ job, at, route }) {
     columns.push(
       { id: "skew", head: "Skew", numeric: true, of: (it) => it.skew,
         cell: (it) => (it.skew === null ? "–" : `${decimal(it.skew)} ×`) },
-      { id: "by", head: "By process", of: () => "", fixed: true,
-        cell: (it) => it.of.map((/** @type {any} */ one) => html`<div class="keep"
-          key=${one.index}>${one.index}: ${duration(one.busy / 1000)}</div>`) },
+      { id: "by", head: "By worker thread", of: () => "", fixed: true,
+        cell: (it) => html`<div class="threads">${it.of.map((/** @type {any} */ one) => html`
+          <div class="keep" key=${one.index}>${one.index}: ${duration(one.busy / 1000)}
+          <meter min="0" max=${Math.max(1, ...it.of.map((/** @type {any} */ all) => all.busy))}
+            value=${one.busy} aria-label=${`time of ${it.name} in thread ${one.index}`}></meter>
+          </div>`)}</div>` },
     );
   }
-  return html`<${Panel} title="Operators" aside=${`${job.operators.length} most expensive`}>
+  return html`<${Panel} title="Where the time goes, since the start">
+    <${Icicle} job=${job.name} rows=${all} /><//>
+    <${Panel} title="Operators" aside=${`${job.operators.length} most expensive`}>
     <div class="row"><${Filter} route=${route} /></div>
-    ${several && html`<p class="quiet">Skew is the busiest process beside the mean of all.</p>`}
+    ${several && html`<p class="quiet">Skew is the busiest worker
+      thread beside the mean of all. A thread is named by its process and its number in it.</p>`}
     <${Table} label="Operators" columns=${columns} rows=${rows} order="-share"
       rowKey=${(/** @type {any} */ it) => it.name} empty="No operator has such a name." /><//>
     <${Panel} title="Time by view, since the start"><${ByView} rows=${all} /><//>`;

@@ -68,6 +68,11 @@ function picture(job, told, topicsTold) {
   const log = dependency(job, "log");
   const topics = plan.sources.length ? [...new Set(plan.sources.map((/** @type {any} */ it) =>
     it.topic))] : ["the log"];
+  if (ingest?.paused_ms) {
+    const first = nodes.find((it) => it.id === "api") ?? nodes[0];
+    const paused = "fetching is paused";
+    if (first) Object.assign(first, { mood: "busy", lines: [...first.lines, paused] });
+  }
   const held = ingest && !["running"].includes(ingest.state);
   for (const topic of topics) {
     const flow = flowOf(job, topicsTold, topic, topics.length === 1);

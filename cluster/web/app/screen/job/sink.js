@@ -8,6 +8,7 @@ import { Badge, Facts, Loaded, Panel } from "../../part/state.js";
 import { Table } from "../../part/table.js";
 import { html, useRef } from "../../part/ui.js";
 import { useShares, viewOf } from "./operators.js";
+import { Buttons, useVerification, Verification } from "./verified.js";
 
 const LOOKS_MAX = 5; // samples that a rate covers
 
@@ -28,6 +29,9 @@ function useRate(value, at) {
 /** @param {{ job: any, at: number | null, now: number }} props */
 function Shown({ job, at, now }) {
   const shares = useShares(job.operators, at);
+  const verification = useVerification(job.name);
+  const verified = verification.data;
+  const busy = verified?.view && !verified.ended_ms ? verified.view : "";
   const written = useRate(job.sink_rows, at);
   const writes = job.operators.filter((/** @type {any} */ it) => it.name.endsWith(": Write"));
   const cost = new Map(writes.map((/** @type {any} */ it) => [viewOf(it.name), it]));
@@ -45,6 +49,8 @@ function Shown({ job, at, now }) {
     { id: "busy", head: "Writing, since the start", numeric: true,
       of: (it) => it.write?.busy_us ?? null,
       cell: (it) => duration(it.write ? it.write.busy_us / 1000 : null) },
+    { id: "verify", head: "Is it right?", fixed: true, of: () => "",
+      cell: (it) => html`<${Buttons} job=${job.name} view=${it.name} busy=${busy} />` },
   ];
   return html`<${Panel} title=${html`Sink ${service && html`<${Badge} state=${service.state} />`}`}>
       <${Facts} of=${[
@@ -63,7 +69,9 @@ function Shown({ job, at, now }) {
     <//>
     <${Panel} title="Tables"><${Table} label="Tables of the sink" columns=${columns} rows=${rows}
       order="name" rowKey=${(/** @type {any} */ it) => it.name}
-      empty="The rows are counted when all processes show one epoch." /><//>`;
+      empty="The rows are counted when all processes show one epoch." />
+      ${busy && html`<p class="quiet">${busy} is being verified; one view at a time.</p>`}<//>
+    <${Verification} polled=${verification} />`;
 }
 
 /** @param {{ job: string }} props */

@@ -19,8 +19,8 @@ use tidemill_log::envelope::event::Position;
 
 use crate::capture::postgres::advice::ADVICE;
 use crate::capture::postgres::{lsn_text, sql_error, stream};
-use crate::database::server::Server;
 use crate::{Error, Kind, Result};
+use tidemill_postgres::Server;
 
 /// The server's timeline, compared with the captured one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

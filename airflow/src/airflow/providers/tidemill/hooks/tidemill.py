@@ -126,7 +126,7 @@ def readable_of(body: Any) -> Readable:
 
 def path_of(job: str) -> str:
     """Return the path of the question about a job."""
-    return f"/v1/jobs/{job}/readable"
+    return f"/api/v1/jobs/{job}/readable"
 
 
 class TidemillHook(BaseHook):
@@ -171,7 +171,7 @@ class TidemillHook(BaseHook):
     def jobs(self) -> list[dict[str, Any]]:
         """Return all jobs as the master sees them."""
         with self.get_conn() as client:
-            jobs: list[dict[str, Any]] = answered(self._sent(client, "GET", "/v1/jobs"))
+            jobs: list[dict[str, Any]] = answered(self._sent(client, "GET", "/api/v1/jobs"))
         return jobs
 
     def readable(self, question: Question) -> Readable:

@@ -17,12 +17,11 @@ use postgres::{Client, Config, NoTls};
 use tidemill_log::address;
 use tidemill_log::address::tls;
 use tidemill_log::address::tls::{Identity, Trust};
+use tidemill_log::{Error, Kind, Result};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{Error, Kind, Result};
-
 /// Timeout of a connection attempt.
-pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(10);
+pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 /// How a PostgreSQL server, or one of several, is reached.
 #[derive(Debug, Clone)]
@@ -149,7 +148,7 @@ impl Server {
     ///
     /// # Errors
     /// That of a server which refuses the connection, or else that of the first one.
-    pub(crate) fn primary(&self) -> Result<Self> {
+    pub fn primary(&self) -> Result<Self> {
         let hosts = self.config.get_hosts();
         if hosts.len() < 2 {
             return Ok(self.clone());
@@ -249,7 +248,7 @@ impl Server {
     }
 
     /// TLS settings of the replication stream to `host`.
-    pub(crate) fn replication(&self, host: &str) -> replication::TlsConfig {
+    pub fn replication(&self, host: &str) -> replication::TlsConfig {
         let Some(Tls { trust, identity }) = &self.tls else {
             return replication::TlsConfig::disabled();
         };
@@ -364,10 +363,26 @@ fn check_private(key: &Path) -> Result<()> {
     Ok(())
 }
 
+/// An error of PostgreSQL: `Retry` for an unreachable or busy server, `Data` for all others.
+/// `doing` names the operation, for the message.
+pub fn failed(doing: &str, error: postgres::Error) -> Error {
+    let kind = match error.code() {
+        None => Kind::Retry,
+        Some(code) if passes(code) => Kind::Retry,
+        Some(_) => Kind::Data,
+    };
+    let why = match error.as_db_error() {
+        Some(database) => database.message().to_owned(),
+        None => error.to_string(),
+    };
+    let refused = error.code().is_some_and(refuses);
+    Error::with_source(kind, format!("PostgreSQL: {doing}: {why}"), error).refused_if(refused)
+}
+
 /// Whether an SQLSTATE passes: connection exceptions (class 08), transaction rollbacks (40),
 /// insufficient resources (53), operator intervention (57), a lock that is not available, a
 /// transaction that was idle too long.
-pub(crate) fn passes(code: &SqlState) -> bool {
+pub fn passes(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
     matches!(class, "08" | "40" | "53" | "57")
         || *code == SqlState::LOCK_NOT_AVAILABLE
@@ -375,7 +390,7 @@ pub(crate) fn passes(code: &SqlState) -> bool {
 }
 
 /// Whether the server refused the credentials (class 28), or a privilege is missing.
-pub(crate) fn refuses(code: &SqlState) -> bool {
+pub fn refuses(code: &SqlState) -> bool {
     code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE
 }
 

@@ -21,11 +21,12 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::{Json, Router, routing};
 use serde::{Deserialize, Serialize};
+use tidemill_protocol::redact;
 use tidemill_state::store::Store;
-use tidemill_web::api::refused;
 
-/// The folder of the entries in the store.
-const FOLDER: &str = "cluster/audit";
+use super::refused;
+use super::stored::Stored;
+
 /// Limit of entries that are kept.
 const ENTRIES_KEPT_MAX: usize = 500;
 /// Limit of an answer's text in an entry, in characters.
@@ -37,7 +38,7 @@ const NUMBERS_TRIED_MAX: u64 = 20;
 
 /// A change that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(super) struct Entry {
     /// Rises with each entry.
     number: u64,
     /// When it was asked for, in ms since 1970 by the master's clock.
@@ -54,55 +55,94 @@ pub(crate) struct Entry {
     answer: Option<String>,
 }
 
-/// The log of one cluster. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Audit {
-    store: Arc<dyn Store>,
-    /// The newest entries, the oldest first.
-    entries: Arc<Mutex<VecDeque<Entry>>>,
+/// The log of one cluster, or of one pipeline. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    stored: Stored,
+    /// The newest entries, the oldest first; `None` until they are read.
+    entries: Arc<Mutex<Option<VecDeque<Entry>>>>,
 }
 
 impl Audit {
-    /// Reads the log of a store.
+    /// The log in a folder `audit` below `folder` of the store at `url`. Reads nothing yet.
+    pub fn new(url: &str, folder: &str) -> Self {
+        Self {
+            stored: Stored::new(url, &format!("{folder}/audit")),
+            entries: Arc::default(),
+        }
+    }
+
+    /// Carries something out with the entries, which are read when it is the first time.
+    ///
+    /// # Errors
+    /// The store does not answer, or what `work` gives.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&dyn Store, &mut VecDeque<Entry>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let store = self.stored.store()?;
+        let entries = self.entries.lock();
+        let mut entries = entries.unwrap_or_else(PoisonError::into_inner);
+        let entries = match &mut *entries {
+            Some(entries) => entries,
+            none => none.insert(self.read(&*store)?),
+        };
+        work(&*store, entries)
+    }
+
+    /// Reads the newest entries.
     ///
     /// # Errors
     /// The store does not answer.
-    pub(crate) fn open(store: Arc<dyn Store>) -> anyhow::Result<Self> {
-        let names: Vec<String> = store.list(FOLDER)?.into_iter().map(|it| it.0).collect();
+    fn read(&self, store: &dyn Store) -> anyhow::Result<VecDeque<Entry>> {
+        let folder = self.stored.name("");
+        let names = store.list(folder.trim_end_matches('/'))?;
+        let names: Vec<String> = names.into_iter().map(|it| it.0).collect();
         let old = names.len().saturating_sub(ENTRIES_KEPT_MAX);
         let newest = names.get(old..).unwrap_or_default();
-        let read = store.get_all(newest)?;
         // An entry of a later version that cannot be read is left where it is.
-        let entries = read.into_iter().flatten();
-        let entries = entries.filter_map(|bytes| serde_json::from_slice(&bytes).ok());
-        let entries = Arc::new(Mutex::new(entries.collect()));
-        Ok(Self { store, entries })
+        let read = store.get_all(newest)?.into_iter().flatten();
+        Ok(read
+            .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
+            .collect())
     }
 
     /// The entries, the newest first.
-    fn newest(&self) -> Vec<Entry> {
-        let entries = self.entries.lock();
-        let entries = entries.unwrap_or_else(PoisonError::into_inner);
-        entries.iter().rev().cloned().collect()
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub(super) fn newest(&self) -> anyhow::Result<Vec<Entry>> {
+        self.with(|_, entries| Ok(entries.iter().rev().cloned().collect()))
     }
 
-    /// Writes a new entry, which is durable when this returns.
+    /// The name of an entry's object.
+    fn name(&self, number: u64) -> String {
+        self.stored.name(&format!("{number:020}"))
+    }
+
+    /// Writes a new entry, which is durable when this returns, and deletes the oldest ones beyond
+    /// the limit.
     ///
     /// # Errors
     /// The store does not answer, or others take all numbers.
     fn begin(&self, mut entry: Entry) -> anyhow::Result<Entry> {
-        let first = self.newest().first().map_or(0, |newest| newest.number) + 1;
-        for number in first..first + NUMBERS_TRIED_MAX {
-            entry.number = number;
-            if self
-                .store
-                .put_new(&name(number), serde_json::to_vec(&entry)?)?
-            {
-                self.keep(entry.clone())?;
+        self.with(|store, entries| {
+            let first = entries.back().map_or(0, |newest| newest.number) + 1;
+            for number in first..first + NUMBERS_TRIED_MAX {
+                entry.number = number;
+                if !store.put_new(&self.name(number), serde_json::to_vec(&entry)?)? {
+                    continue;
+                }
+                entries.push_back(entry.clone());
+                while entries.len() > ENTRIES_KEPT_MAX {
+                    if let Some(old) = entries.pop_front() {
+                        store.delete(&self.name(old.number))?;
+                    }
+                }
                 return Ok(entry);
             }
-        }
-        anyhow::bail!("other masters write the audit log at the same time");
+            anyhow::bail!("others write the audit log at the same time");
+        })
     }
 
     /// Writes the answer of an entry.
@@ -110,54 +150,42 @@ impl Audit {
     /// # Errors
     /// The store does not answer.
     fn end(&self, entry: &Entry) -> anyhow::Result<()> {
-        self.store
-            .put(&name(entry.number), serde_json::to_vec(entry)?)?;
-        let entries = self.entries.lock();
-        let mut entries = entries.unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = entries.iter_mut().find(|it| it.number == entry.number) {
-            kept.clone_from(entry);
-        }
-        Ok(())
-    }
-
-    /// Keeps an entry in memory, and deletes the oldest ones beyond the limit.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    fn keep(&self, entry: Entry) -> anyhow::Result<()> {
-        let mut old = Vec::new();
-        {
-            let entries = self.entries.lock();
-            let mut entries = entries.unwrap_or_else(PoisonError::into_inner);
-            entries.push_back(entry);
-            while entries.len() > ENTRIES_KEPT_MAX {
-                old.extend(entries.pop_front().map(|it| name(it.number)));
+        self.with(|store, entries| {
+            store.put(&self.name(entry.number), serde_json::to_vec(entry)?)?;
+            if let Some(kept) = entries.iter_mut().find(|it| it.number == entry.number) {
+                kept.clone_from(entry);
             }
-        }
-        for name in old {
-            self.store.delete(&name)?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The routes of the log.
-    pub(crate) fn router(&self) -> Router {
-        let log = self.clone();
-        let list = routing::get(async move || Json(log.newest()));
-        Router::new().route("/api/v1/audit", list)
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/api/v1/audit", routing::get(list))
+            .with_state(self.clone())
     }
 }
 
-/// The name of an entry's object.
-fn name(number: u64) -> String {
-    format!("{FOLDER}/{number:020}")
+/// The entries, the newest first.
+///
+/// # Errors
+/// 503 when the store does not answer.
+async fn list(State(log): State<Audit>) -> Result<Json<Vec<Entry>>, Response> {
+    let read = tokio::task::spawn_blocking(move || log.newest()).await;
+    let why = match read {
+        Ok(Ok(entries)) => return Ok(Json(entries)),
+        Ok(Err(error)) => format!("the audit log cannot be read: {error:#}"),
+        Err(error) => error.to_string(),
+    };
+    Err(refused(StatusCode::SERVICE_UNAVAILABLE, redact::text(&why)))
 }
 
 /// Middleware: writes an entry for each request that may change something.
 ///
 /// # Errors
 /// 503 when the entry cannot be written; then the change does not begin.
-pub(crate) async fn audited(
+pub async fn audited(
     State(audit): State<Audit>,
     request: Request,
     next: Next,
@@ -228,8 +256,6 @@ fn text(bytes: &Bytes) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_state::store;
-
     use super::*;
 
     /// An entry of this path.
@@ -249,20 +275,21 @@ mod tests {
     fn entries_outlive_a_master_and_the_oldest_go() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("file://{}", folder.path().display());
-        let audit = Audit::open(store::open(&url).unwrap()).unwrap();
+        let audit = Audit::new(&url, "cluster");
         let mut first = audit.begin(asked("/first")).unwrap();
         first.status = Some(200);
         audit.end(&first).unwrap();
-        let next = Audit::open(store::open(&url).unwrap()).unwrap();
-        assert_eq!(next.newest(), [first]);
+        assert_eq!(audit.newest().unwrap(), [first.clone()]);
+        let next = Audit::new(&url, "cluster");
+        assert_eq!(next.newest().unwrap(), [first]);
         for _ in 0..ENTRIES_KEPT_MAX {
             next.begin(asked("/later")).unwrap();
         }
         // The first master has not seen these numbers.
         let mine = audit.begin(asked("/mine"));
         assert!(mine.is_err(), "a taken number was written over");
-        let back = Audit::open(store::open(&url).unwrap()).unwrap();
-        let kept = back.newest();
+        let back = Audit::new(&url, "cluster");
+        let kept = back.newest().unwrap();
         assert_eq!(kept.len(), ENTRIES_KEPT_MAX);
         assert!(kept.iter().all(|it| it.what == "/later"));
     }
