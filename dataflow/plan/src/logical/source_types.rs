@@ -16,7 +16,8 @@
 //! | [`Comparison::Number`] | numbers with more digits than a view holds | casts to a numeric |
 //! | [`Comparison::Nothing`] | all others | passing on, counting, a cast to text |
 
-use std::collections::BTreeSet;
+mod planner_error;
+
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -33,13 +34,13 @@ use datafusion_expr::logical_plan::{Aggregate, DistinctOn, Join, Projection, Tab
 use datafusion_expr::{
     BinaryExpr, Distinct, Expr, JoinType, LogicalPlan, Operator, WindowFunctionDefinition, lit,
 };
-use datafusion_sql::sqlparser::ast::Query;
+pub(crate) use planner_error::named;
 use tidemill_ir::types;
 use tidemill_log::schema::{Comparison, SourceType};
 
 use crate::catalog::{Catalog, Relation, Scanned, SourceTypes};
 use crate::rewrite::{recursion, set_operations};
-use crate::script::{first_line, written};
+use crate::script::written;
 
 /// An expression, and the source's type if its value is the text of such a type.
 type Typed = (Expr, Option<SourceType>);
@@ -779,48 +780,8 @@ fn placed(expr: &Expr, text: String) -> DataFusionError {
     at(columns.find_map(|column| column.spans.first()), text)
 }
 
-/// Adds the columns with source types to the planner's error about types. For the planner such
-/// columns are text, so its error does not name them.
-///
-/// The message of the planner is kept, and the columns of the query with source types are appended
-/// to it.
-pub(crate) fn named(error: DataFusionError, query: &Query, catalog: &Catalog) -> DataFusionError {
-    let DataFusionError::Plan(text) = error.find_root() else {
-        return error;
-    };
-    let about_types = ["signature", "coerce", "operator"];
-    if !about_types.iter().any(|word| text.contains(word)) {
-        return error;
-    }
-    let query = query.to_string();
-    let word = |c: char| !(c.is_alphanumeric() || c == '_');
-    let words: BTreeSet<&str> = query.split(word).collect();
-    let tables = catalog
-        .tables
-        .iter()
-        .map(|table| (&table.schema, &table.source_types));
-    let views = catalog.views.iter().map(|(_, schema)| schema);
-    let columns = tables.chain(views.zip(&catalog.view_types));
-    let columns = columns.flat_map(|(schema, types)| schema.fields().iter().zip(types));
-    let named: BTreeSet<String> = columns
-        .filter_map(|(field, kind)| Some((field.name(), (*kind)?)))
-        .filter(|(name, _)| words.contains(name.as_str()))
-        .map(|(name, kind)| format!("`{name}` ({})", kind.name()))
-        .collect();
-    if named.is_empty() {
-        return error;
-    }
-    let named = named.into_iter().collect::<Vec<_>>().join(", ");
-    let text = format!(
-        "{}; in PostgreSQL's text, which is no number and no time here: {named}; cast such a \
-         column first, as in CAST(column AS numeric(20,4))",
-        first_line(text)
-    );
-    at(error.diagnostic().and_then(|it| it.span), text)
-}
-
 /// A plan error at a place.
-fn at(span: Option<Span>, text: String) -> DataFusionError {
+pub(super) fn at(span: Option<Span>, text: String) -> DataFusionError {
     let error = DataFusionError::Plan(text.clone());
     match span {
         Some(_) => error.with_diagnostic(Diagnostic::new_error(text, span)),
