@@ -328,8 +328,13 @@ impl Rules {
             None | Some("null") => return Ok(DecodedValue::Null),
             Some(raw) => raw,
         };
-        let cell = self.cell(raw, written, &field.kind);
-        let cell = cell.map_err(|misfit| misfitted(field, raw, &misfit))?;
+        let cell = match field.asked.and_then(|asked| asked.whole(raw)) {
+            Some(cell) => cell,
+            None => {
+                let cell = self.cell(raw, written, &field.kind);
+                cell.map_err(|misfit| misfitted(field, raw, &misfit))?
+            }
+        };
         let Some(asked) = field.asked else {
             return Ok(cell);
         };

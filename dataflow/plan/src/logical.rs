@@ -442,7 +442,7 @@ fn schema_error(error: &SchemaError) -> (Option<datafusion_common::Span>, String
             (field.spans.first(), what)
         }
         SchemaError::AmbiguousReference { field } if field.spans.first().is_none() => {
-            let name = &field.name;
+            let name = plain(&field.name);
             let what = format!("two columns are named `{name}`: name one of them with AS");
             (None, what)
         }
@@ -452,6 +452,7 @@ fn schema_error(error: &SchemaError) -> (Option<datafusion_common::Span>, String
         }
         SchemaError::DuplicateQualifiedField { name, .. }
         | SchemaError::DuplicateUnqualifiedField { name } => {
+            let name = plain(name);
             let what = format!("two columns are named `{name}`: name one of them with AS");
             (None, what)
         }

@@ -1,5 +1,5 @@
 //! Declared types of JSON columns that allow less than the stored type: `smallint`, `varchar(n)`,
-//! `uuid`, `jsonb`.
+//! `uuid`, `jsonb`; and `json`, which allows objects and arrays.
 //!
 //! Input: the cell of a column. Output: the cell as PostgreSQL's type has it, or none.
 
@@ -17,6 +17,8 @@ pub(crate) enum Asked {
     SmallInt,
     /// Texts of at most this many characters.
     Varchar(usize),
+    /// JSON documents, as they are written.
+    Json,
     /// JSON documents, written as PostgreSQL's `jsonb` writes them.
     Jsonb,
     /// UUIDs, written in one form, so that equal ones are equal texts.
@@ -29,12 +31,20 @@ impl Asked {
         match name {
             "smallint" => Some(Self::SmallInt),
             "uuid" => Some(Self::Uuid),
+            "json" => Some(Self::Json),
             "jsonb" => Some(Self::Jsonb),
             _ => {
                 let most = name.strip_prefix("varchar ")?;
                 most.trim().parse().ok().map(Self::Varchar)
             }
         }
+    }
+
+    /// The cell of an object or an array, which only a column of documents takes. A document in a
+    /// string is taken like other strings.
+    pub(crate) fn whole(self, raw: &str) -> Option<DecodedValue<'_>> {
+        let document = matches!(self, Self::Json | Self::Jsonb) && raw.starts_with(['{', '[']);
+        document.then_some(DecodedValue::Text(Cow::Borrowed(raw)))
     }
 
     /// The cell in the type's form; `None` if the type does not allow the value.
@@ -64,6 +74,7 @@ impl Asked {
             Self::SmallInt => "a whole number from -32768 to 32767".into(),
             Self::Varchar(most) => format!("a string of at most {most} characters"),
             Self::Uuid => "a UUID".into(),
+            Self::Json => "a document".into(),
             Self::Jsonb => "a document that a jsonb can hold".into(),
         }
     }

@@ -150,13 +150,23 @@ pub(crate) fn order(one: &Elements<'_>, other: &Elements<'_>) -> Ordering {
     first.unwrap_or_else(|| one.len().cmp(&other.len()))
 }
 
-/// Whether a text is among the elements; null if it is not, and one of them is null.
-fn any_equals(text: &str, elements: &Elements<'_>) -> Datum<'static> {
+/// Whether a text is among the elements; null if it is not, and one of them is null. Nothing, and
+/// so not null either, is among no elements.
+fn any_equals(arguments: &[Datum<'_>]) -> Answer {
+    let [text, Datum::Texts(elements)] = arguments else {
+        return Ok(Datum::Null);
+    };
+    if elements.is_empty() {
+        return Ok(Datum::Bool(false));
+    }
+    let Some(text) = optional(text) else {
+        return Ok(Datum::Null);
+    };
     let found = elements.iter().flatten().any(|element| element == text);
-    match found || elements.iter().all(Option::is_some) {
+    Ok(match found || elements.iter().all(Option::is_some) {
         true => Datum::Bool(found),
         false => Datum::Null,
-    }
+    })
 }
 
 /// The number of elements.
@@ -183,17 +193,12 @@ fn array(arguments: &[Datum<'_>]) -> Answer {
 
 /// All entries of this family.
 pub(crate) fn entries() -> Vec<Entry> {
-    use Datum::{Int, Text, Texts};
+    use Datum::{Int, Texts};
     const X: Kind = Kind::Text;
     const A: Kind = Kind::Texts;
     vec![
         rows(ARRAY, &[X], A, array).with_more(),
-        rows(
-            EQUALS_ANY,
-            &[X, A],
-            Kind::Bool,
-            body!([Text(text), Texts(elements)] => Ok(any_equals(text, elements))),
-        ),
+        rows(EQUALS_ANY, &[X, A], Kind::Bool, any_equals).lax(),
         rows("string_to_array", &[X, X], A, to_array).lax(),
         rows("string_to_array", &[X, X, X], A, to_array).lax(),
         rows("array_to_string", &[A, X], X, to_text).lax(),

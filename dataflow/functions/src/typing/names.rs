@@ -24,6 +24,7 @@ use datafusion_expr::{
 };
 
 use super::resolve::{Argument, common, resolved};
+use crate::entry::{Entry, Gives};
 use crate::table::TABLE;
 
 /// Functions that are not entries, because they have a syntax or an order of evaluation of their
@@ -111,6 +112,20 @@ pub(crate) fn name_of(function: &ScalarUDF) -> Option<&str> {
         .map(|named| named.name.as_str())
 }
 
+/// The type that all entries of a name give. A column that holds a document is a text at first, so
+/// its operators are not found yet.
+fn always(name: &str) -> Option<DataType> {
+    let mut gives = TABLE.iter().filter(|entry| entry.name == name);
+    let kind = |entry: &Entry| match entry.gives {
+        Gives::Kind(kind) => Some(kind),
+        Gives::Numeric(_) => None,
+    };
+    let first = kind(gives.next()?)?;
+    gives
+        .all(|entry| kind(entry) == Some(first))
+        .then(|| first.arrow())?
+}
+
 impl ScalarUDFImpl for Named {
     fn name(&self) -> &str {
         &self.name
@@ -147,9 +162,10 @@ impl ScalarUDFImpl for Named {
             "nullif" => arguments.first().and_then(Argument::known).cloned(),
             "concat" | "concat_ws" => Some(DataType::Utf8),
             ROW => None,
-            name => resolved(name, &arguments, &constants)
-                .ok()
-                .map(|found| found.result),
+            name => match resolved(name, &arguments, &constants) {
+                Ok(found) => Some(found.result),
+                Err(_) => always(name),
+            },
         };
         let kind = kind.unwrap_or(DataType::Null);
         Ok(Arc::new(Field::new(&self.name, kind, true)))

@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_common::{Column, Result, ScalarValue};
+use datafusion_common::{Column, Result, ScalarValue, plan_err};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Join, Union};
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use tidemill_ir::types;
 
 use super::resolve::{Argument, common};
 use super::rewrite::Scope;
@@ -55,6 +56,18 @@ fn joined(mut join: Join) -> Result<LogicalPlan> {
     let whole = Scope {
         schema: merge_schema(&[&join.left, &join.right]),
     };
+    for (left, right) in &join.on {
+        let kinds = (
+            left.get_type(&whole.schema)?,
+            right.get_type(&whole.schema)?,
+        );
+        if types::is_document(&kinds.0) || types::is_document(&kinds.1) {
+            return plan_err!(
+                "a join on the document `{left}` by USING or NATURAL is not supported in views: \
+                 write ON"
+            );
+        }
+    }
     join.filter = join
         .filter
         .map(|filter| whole.expression(filter))

@@ -661,7 +661,10 @@ impl Scope {
             return refused(what.to_owned());
         }
         if asked == Some("uuid") && types::is_document(&from) {
-            return refused(format!("a cast of {} to uuid", types::name(&from)));
+            let from = types::name(&from);
+            return refused(format!(
+                "a cast of {from} to uuid is not supported in views"
+            ));
         }
         let value = match field.data_type() {
             DataType::Utf8 if from != DataType::Utf8 => self.text(*expr)?,

@@ -9,11 +9,12 @@
 use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, Result, plan_err};
-use datafusion_expr::expr::{Sort, WindowFunction};
+use datafusion_expr::expr::{AggregateFunction, Sort, WindowFunction};
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
 use tidemill_ir::types;
 
+use crate::catalog::aggregate;
 use crate::rewrite::set_operations;
 
 /// Refuses a plan that groups, orders or deduplicates rows by intervals.
@@ -111,13 +112,21 @@ fn call(expr: &Expr) -> Option<&WindowFunction> {
     }
 }
 
+/// Whether an aggregate collects its values as a document.
+fn collects_documents(call: &AggregateFunction) -> bool {
+    aggregate(call.func.name()).is_some_and(tidemill_ir::AggregateFunction::is_document)
+}
+
 /// The arguments of an aggregate over DISTINCT.
 ///
 /// `count(DISTINCT x)` compares values of `x`. An aggregate without DISTINCT has no such arguments.
 fn distinct_arguments(expr: &Expr) -> Vec<Expr> {
     match expr {
         Expr::Alias(alias) => distinct_arguments(&alias.expr),
-        Expr::AggregateFunction(call) if call.params.distinct => call.params.args.clone(),
+        // Documents that are collected are told apart by what they are made of.
+        Expr::AggregateFunction(call) if call.params.distinct && !collects_documents(call) => {
+            call.params.args.clone()
+        }
         _ => Vec::new(),
     }
 }

@@ -16,7 +16,8 @@
 //! | [`Comparison::Number`] | numbers with more digits than a view holds | casts to a numeric |
 //! | [`Comparison::Nothing`] | all others | passing on, counting, a cast to text |
 
-use std::collections::BTreeSet;
+mod planner_error;
+
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -31,15 +32,15 @@ use datafusion_expr::expr::{
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Aggregate, DistinctOn, Join, Projection, TableScan, Union};
 use datafusion_expr::{
-    BinaryExpr, Distinct, Expr, LogicalPlan, Operator, WindowFunctionDefinition, lit,
+    BinaryExpr, Distinct, Expr, JoinType, LogicalPlan, Operator, WindowFunctionDefinition, lit,
 };
-use datafusion_sql::sqlparser::ast::Query;
+pub(crate) use planner_error::named;
 use tidemill_ir::types;
 use tidemill_log::schema::{Comparison, SourceType};
 
 use crate::catalog::{Catalog, Relation, Scanned, SourceTypes};
 use crate::rewrite::{recursion, set_operations};
-use crate::script::{first_line, written};
+use crate::script::written;
 
 /// An expression, and the source's type if its value is the text of such a type.
 type Typed = (Expr, Option<SourceType>);
@@ -85,6 +86,10 @@ fn node(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPlan, SourceType
         return Ok((plan, types));
     }
     let schema = match (&plan, schemas.as_slice()) {
+        // The condition of a semi join reads both sides, and its rows are those of one.
+        (LogicalPlan::Join(join), [left, right]) if is_semi(join.join_type) => {
+            Arc::new(left.join(right)?)
+        }
         (LogicalPlan::Join(join), _) => Arc::clone(&join.schema),
         (_, [schema]) => Arc::clone(schema),
         _ => Arc::clone(DFSchema::empty_ref()),
@@ -175,9 +180,10 @@ impl Scope {
             LogicalPlan::Sort(sort) => self.sorted(&sort.expr),
             LogicalPlan::Join(Join { on, .. }) => on.iter().try_for_each(|(left, right)| {
                 let pair = (self.expr(left.clone())?, self.expr(right.clone())?);
-                let padded = pair.0.1.filter(|kind| kind.is_padded());
-                match padded {
-                    Some(_) => Err(refused(left, padded, "compared by USING (write ON)")),
+                let unlike = |kind: &SourceType| kind.is_padded() || kind.is_document();
+                let apart = pair.0.1.filter(unlike).or(pair.1.1.filter(unlike));
+                match apart {
+                    Some(_) => Err(refused(left, apart, "compared by USING (write ON)")),
                     None => compared(pair.0, pair.1, false).map(drop),
                 }
             }),
@@ -216,6 +222,10 @@ impl Scope {
                 ..
             }) => [of(group_expr)?, of(aggr_expr)?].concat(),
             LogicalPlan::Distinct(Distinct::On(DistinctOn { select_expr, .. })) => of(select_expr)?,
+            LogicalPlan::Join(join) if is_semi(join.join_type) => {
+                let columns = join.schema.fields().len();
+                self.types.iter().copied().take(columns).collect()
+            }
             LogicalPlan::Window(window) => [self.types.clone(), of(&window.window_expr)?].concat(),
             _ => self.types.clone(),
         })
@@ -394,6 +404,10 @@ impl Scope {
     /// Checks a function call.
     fn function(&self, call: ScalarFunction) -> Result<Typed> {
         let ScalarFunction { func, args } = call;
+        if [tidemill_functions::JSON, tidemill_functions::JSONB].contains(&func.name()) {
+            // A document that was written out already.
+            return Ok((Expr::ScalarFunction(ScalarFunction { func, args }), None));
+        }
         let (args, kind) = match func.name() {
             "coalesce" => {
                 let args = args.into_iter().map(|arg| self.expr(arg));
@@ -467,6 +481,9 @@ impl Scope {
     /// Checks a window function.
     fn window(&self, mut call: WindowFunction) -> Result<Typed> {
         self.all(&call.params.partition_by, false, "compared by PARTITION BY")?;
+        let keys = std::mem::take(&mut call.params.partition_by).into_iter();
+        let keys = keys.map(|key| Ok(self.expr(key)?.0));
+        call.params.partition_by = keys.collect::<Result<_>>()?;
         self.sorted(&call.params.order_by)?;
         for by in &mut call.params.order_by {
             by.expr = self.order(by.expr.clone())?;
@@ -524,10 +541,20 @@ impl Scope {
             return Ok(plan);
         };
         for by in distinct.sort_expr.iter_mut().flatten() {
-            by.expr = self.order(by.expr.clone())?;
+            // What else is written out, is so below, with the names that the node had.
+            if let (expr, Some(kind)) = self.expr(by.expr.clone())?
+                && kind.is_padded()
+            {
+                by.expr = unpadded(expr);
+            }
         }
         Ok(LogicalPlan::Distinct(Distinct::On(distinct)))
     }
+}
+
+/// Whether a join gives the rows of its left side alone.
+fn is_semi(kind: JoinType) -> bool {
+    matches!(kind, JoinType::LeftSemi | JoinType::LeftAnti)
 }
 
 /// The source types of the columns that a scan reads.
@@ -753,48 +780,8 @@ fn placed(expr: &Expr, text: String) -> DataFusionError {
     at(columns.find_map(|column| column.spans.first()), text)
 }
 
-/// Adds the columns with source types to the planner's error about types. For the planner such
-/// columns are text, so its error does not name them.
-///
-/// The message of the planner is kept, and the columns of the query with source types are appended
-/// to it.
-pub(crate) fn named(error: DataFusionError, query: &Query, catalog: &Catalog) -> DataFusionError {
-    let DataFusionError::Plan(text) = error.find_root() else {
-        return error;
-    };
-    let about_types = ["signature", "coerce", "operator"];
-    if !about_types.iter().any(|word| text.contains(word)) {
-        return error;
-    }
-    let query = query.to_string();
-    let word = |c: char| !(c.is_alphanumeric() || c == '_');
-    let words: BTreeSet<&str> = query.split(word).collect();
-    let tables = catalog
-        .tables
-        .iter()
-        .map(|table| (&table.schema, &table.source_types));
-    let views = catalog.views.iter().map(|(_, schema)| schema);
-    let columns = tables.chain(views.zip(&catalog.view_types));
-    let columns = columns.flat_map(|(schema, types)| schema.fields().iter().zip(types));
-    let named: BTreeSet<String> = columns
-        .filter_map(|(field, kind)| Some((field.name(), (*kind)?)))
-        .filter(|(name, _)| words.contains(name.as_str()))
-        .map(|(name, kind)| format!("`{name}` ({})", kind.name()))
-        .collect();
-    if named.is_empty() {
-        return error;
-    }
-    let named = named.into_iter().collect::<Vec<_>>().join(", ");
-    let text = format!(
-        "{}; in PostgreSQL's text, which is no number and no time here: {named}; cast such a \
-         column first, as in CAST(column AS numeric(20,4))",
-        first_line(text)
-    );
-    at(error.diagnostic().and_then(|it| it.span), text)
-}
-
 /// A plan error at a place.
-fn at(span: Option<Span>, text: String) -> DataFusionError {
+pub(super) fn at(span: Option<Span>, text: String) -> DataFusionError {
     let error = DataFusionError::Plan(text.clone());
     match span {
         Some(_) => error.with_diagnostic(Diagnostic::new_error(text, span)),

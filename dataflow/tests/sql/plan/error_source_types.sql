@@ -82,8 +82,12 @@ SELECT max(code) AS c FROM typed
 SELECT coalesce(code, '-') AS c FROM typed
 --- char_using
 SELECT a.id FROM typed a JOIN typed b USING (code)
---- json_compared
-SELECT id FROM typed WHERE doc = '{}'
+--- json_grouped
+SELECT doc, count(*) AS n FROM typed GROUP BY doc
+--- json_literal
+SELECT id FROM typed WHERE coalesce(doc, '{ }') IS NOT NULL
+--- json_as_uuid
+SELECT CAST(doc AS uuid) AS u FROM typed
 --- composite_is_null
 SELECT id FROM typed WHERE note = 'a' OR NOT pair IS NULL
 --- composite_compared

@@ -180,10 +180,18 @@ CREATE VIEW v AS SELECT a FROM t QUALIFY a > 1;
 CREATE VIEW v AS SELECT median(a) AS m FROM t;
 --- array_agg
 CREATE VIEW v AS SELECT array_agg(a) AS m FROM t;
---- json_agg
-CREATE VIEW v AS SELECT json_agg(a) AS m FROM t;
---- jsonb_object_agg
-CREATE VIEW v AS SELECT jsonb_object_agg(b, a) AS m FROM t;
+--- jsonb_object_agg of distinct members
+CREATE VIEW v AS SELECT jsonb_object_agg(DISTINCT b, a) AS m FROM t;
+--- documents as keys
+CREATE VIEW v AS SELECT to_jsonb(a) AS j, count(*) AS n FROM t GROUP BY to_jsonb(a);
+--- a path of SQL/JSON
+CREATE VIEW v AS SELECT a FROM t WHERE to_jsonb(b) @? '$.a';
+--- rows of a document
+CREATE VIEW v AS SELECT e FROM t, jsonb_array_elements(to_jsonb(b)) AS e;
+--- an array as a column
+CREATE VIEW v AS SELECT string_to_array(b, ',') AS parts FROM t;
+--- an array of numbers
+CREATE VIEW v AS SELECT ARRAY[a, 1]::text AS s FROM t;
 --- an alias of another database
 CREATE VIEW v AS SELECT std(a) AS m FROM t;
 --- another alias of another database

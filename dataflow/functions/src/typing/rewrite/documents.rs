@@ -25,7 +25,7 @@ impl Scope {
         match (call.func.name(), <[Expr; 2]>::try_from(call.args.clone())) {
             ("array_has", Ok([array, value])) => self.call(arrays::EQUALS_ANY, vec![value, array]),
             _ if kinds.iter().any(array) => {
-                refused("ANY and ALL of an array with another operator than =".to_owned())
+                refused("ANY and ALL of an array, but = ANY, are not supported in views".to_owned())
             }
             _ => Ok(Expr::ScalarFunction(call)),
         }
@@ -123,7 +123,9 @@ impl Scope {
         let args = std::mem::take(&mut call.params.args);
         let distinct = call.params.distinct;
         let collected = match <[Expr; 2]>::try_from(args) {
-            Ok(_) if distinct => return refused(format!("DISTINCT in {name}")),
+            Ok(_) if distinct => {
+                return refused(format!("DISTINCT in {name} is not supported in views"));
+            }
             Ok([key, value]) => {
                 let member = vec![self.key(key)?, self.document(to, value)?];
                 self.call(MEMBER, member)?
