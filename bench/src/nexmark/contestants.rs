@@ -4,7 +4,7 @@
 //! Each prints its answer as a line of JSON when it is complete, and waits until its stdin is
 //! closed, so that its CPU time can be read while it is alive.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::exchange::Engine;
-use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
+use tidemill_dataflow::job::{Config, Limits, Stats, TimeSource, Workers, run};
 use tidemill_log::log;
 
 use super::events::Kind;
@@ -161,12 +161,14 @@ fn config(args: &PeerArgs, workers: usize) -> anyhow::Result<Config> {
         registry: None,
         state: format!("file://{}", absolute(&args.state)?.display()),
         sink: "blackhole://".into(),
+        sinks: BTreeMap::new(),
         dead_letters: "bench_nexmark_dead_letters".into(),
         workers: Workers::Threads(workers),
         codec: Engine::default(),
         generation: None,
         take_over: false,
         limits: Limits::default(),
+        time: TimeSource::System,
     })
 }
 

@@ -48,7 +48,6 @@ mod compare;
 mod entry;
 mod json;
 mod numeric;
-mod table;
 mod text;
 mod time;
 mod typing;

@@ -1,6 +1,7 @@
 //! A job: its sources, and its views with their outputs.
 
 pub mod reads;
+mod serving;
 
 use crate::rel::Rel;
 use crate::source::Source;

@@ -54,8 +54,8 @@ impl Document {
     /// Reads a text.
     ///
     /// # Errors
-    /// PostgreSQL's message, when the text is no JSON, has the character zero, is nested deeper than
-    /// [`DOCUMENT_DEPTH_MAX`] or contains a number of too many digits.
+    /// PostgreSQL's message, when the text is no JSON, has the character zero, is nested deeper
+    /// than [`DOCUMENT_DEPTH_MAX`] or contains a number of too many digits.
     pub fn parse(text: &str) -> Result<Self, String> {
         let raw: &RawValue = serde_json::from_str(text).map_err(|_| invalid())?;
         read(raw.get(), 0)

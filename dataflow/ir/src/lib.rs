@@ -15,7 +15,6 @@ pub mod json;
 mod rel;
 pub mod row;
 mod scalar;
-mod serving;
 mod source;
 pub mod types;
 mod unique;

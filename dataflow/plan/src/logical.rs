@@ -91,9 +91,9 @@ pub(super) fn plan(
 /// computes, which become texts in the view.
 fn with_documents(plan: &LogicalPlan, source_types: SourceTypes) -> SourceTypes {
     let fields = plan.schema().fields().iter().zip(source_types);
-    let computed = fields.map(|(field, kind)| match field.data_type() {
-        &types::JSON => Some(SourceType::named("json")),
-        &types::JSONB => Some(SourceType::named("jsonb")),
+    let computed = fields.map(|(field, kind)| match *field.data_type() {
+        types::JSON => Some(SourceType::named("json")),
+        types::JSONB => Some(SourceType::named("jsonb")),
         _ => kind,
     });
     computed.collect()

@@ -16,8 +16,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidemill_ir::row::RowCodec;
-use tidemill_ir::{Envelope, Epoch, Format, Job, Source};
+use tidemill_ir::{Epoch, Format, Job, Source};
 use tidemill_log::backoff::{retry, retry_unless};
 use tidemill_log::health::engines;
 use tidemill_log::log::Log;
@@ -30,16 +29,14 @@ use tidemill_state::failure::Failure;
 use tidemill_state::journal::{Claim, Journal, Standing, topic_facts};
 use tidemill_state::store::Store;
 use tidemill_state::store::reporting::Reporting;
-use tidemill_state::value::source_position::SourcePosition;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::{Hooks, WorkerGuards};
 use timely::worker::Worker;
 use timely::{CommunicationConfig, WorkerConfig};
 
-use crate::chunk::{Chunk, SourceChunk, SourceStream};
 use crate::config::{Config, Connect, Sockets, Workers};
-use crate::context::{Context, Sites};
+use crate::context::Context;
 use crate::epoch::binder::Binder;
 use crate::epoch::catch_up::CatchUp;
 use crate::epoch::checkpoints::Checkpoints;
@@ -47,13 +44,10 @@ use crate::epoch::control::{Control, Told, control};
 use crate::epoch::messages::{Added, Command, Held, Start};
 use crate::epoch::resume;
 use crate::operator;
-use crate::operator::upsert;
 use crate::runtime::filled_anew;
 use crate::runtime::frontier_writer::{Advance, Frontiers, Leading, advance};
 use crate::runtime::retyped_sources::Retyped;
-use crate::source::operator::{Reading, operator};
-use crate::source::partitions::{Assigned, Partitions};
-use crate::source::record_batcher::{AppendBatcher, KeyedBatcher};
+use crate::runtime::source_streams::{Services, source_stream};
 use crate::source::{registry_watch, topic_watch};
 use crate::stats::operators::Meter;
 use crate::stats::{Stats, ViewStats};
@@ -580,6 +574,15 @@ impl Shared {
         })
     }
 
+    /// What sources are read from.
+    fn services(&self) -> Services<'_> {
+        Services {
+            log: &self.log,
+            registry: self.registry.as_ref(),
+            limits: &self.config.limits,
+        }
+    }
+
     /// The binder and the frontier writer, which only worker 0 has.
     fn leading(&self) -> Result<Option<Leading>> {
         let start = self
@@ -682,7 +685,8 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
         let plan = &shared.config.plan;
         let sources = plan.sources.iter().enumerate();
         let sources = sources.map(|(i, source)| {
-            let stream = || source_stream(scope, i, source, shared, &commands, &context);
+            let stream =
+                || source_stream(scope, i, source, &shared.services(), &commands, &context);
             let name = format!("Source {}", source.name);
             context.meter.named(scope, name, stream)
         });
@@ -715,87 +719,4 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
         return Err("the sink's frontier could not be moved to the last epoch".to_owned());
     }
     Ok(())
-}
-
-/// A topic's partitions with the offsets at which reading begins (after the checkpoint, or at the
-/// beginning if the source hydrates), and the source positions of the newest changes before.
-fn held_from(
-    start: &Start,
-    topic: &str,
-    hydrates: bool,
-) -> (Vec<Held>, BTreeMap<u32, SourcePosition>) {
-    let restored = start.checkpoint.as_ref().filter(|_| !hydrates);
-    let ends = restored.and_then(|checkpoint| checkpoint.ends.get(topic));
-    let positions = restored.and_then(|checkpoint| checkpoint.positions.get(topic));
-    let mut held = start.partitions.get(topic).cloned().unwrap_or_default();
-    for held in &mut held {
-        let end = ends.and_then(|ends| ends.get(&held.partition));
-        held.low = end.copied().unwrap_or(held.low);
-    }
-    (held, positions.cloned().unwrap_or_default())
-}
-
-/// Renders the rows of a source.
-fn source_stream<'scope>(
-    scope: timely::dataflow::Scope<'scope, Epoch>,
-    index: usize,
-    source: &Source,
-    shared: &Arc<Shared>,
-    commands: &Rc<RefCell<Control>>,
-    context: &Rc<Context>,
-) -> Result<SourceStream<'scope>> {
-    let reading = Reading {
-        index,
-        topic: source.topic.clone(),
-        rows_waiting_max: shared.config.limits.rows_waiting_max,
-        bytes_waiting_max: shared.config.limits.bytes_waiting_max,
-    };
-    let (me, peers) = (scope.index(), scope.peers());
-    let mut decoder = tidemill_decode::open(source, shared.registry.clone())?;
-    let assigned = Assigned {
-        log: Arc::clone(&shared.log),
-        topic: source.topic.clone(),
-        source: index,
-        worker: me,
-        workers: peers,
-    };
-    let held = {
-        let context = Rc::clone(context);
-        move |start: &Start, topic: &str| held_from(start, topic, context.hydrates(index))
-    };
-    if source.envelope == Envelope::Append {
-        let open = move |start: &Start| {
-            let (held, positions) = held(start, &assigned.topic);
-            decoder.remember(resume::schemas(start, &assigned.topic));
-            Partitions::open(assigned, &held, positions, AppendBatcher::new(decoder))
-        };
-        return Ok(operator(
-            scope,
-            reading,
-            commands,
-            context,
-            open,
-            |epoch, (rows, lacking)| SourceChunk {
-                rows: Chunk::insertions(epoch, rows),
-                lacking,
-            },
-        ));
-    }
-    let codec = RowCodec::new(Arc::clone(&source.schema))?;
-    let mut batcher = KeyedBatcher::new(decoder, codec, source.envelope, &source.format, peers);
-    let open = move |start: &Start| {
-        let (held, positions) = held(start, &assigned.topic);
-        batcher.remember(resume::schemas(start, &assigned.topic));
-        Partitions::open(assigned, &held, positions, batcher)
-    };
-    let keyed = operator(scope, reading, commands, context, open, |epoch, keyed| {
-        (epoch, keyed)
-    });
-    let sites = Sites::new(
-        context,
-        tidemill_ir::state_of(source),
-        BTreeSet::from([index]),
-    );
-    let site = sites.site(None);
-    upsert::upsert(keyed, context, &source.schema, site, &source.name)
 }

@@ -5,3 +5,4 @@ pub(crate) mod frontier_writer;
 pub(crate) mod host;
 pub mod preview;
 pub(crate) mod retyped_sources;
+mod source_streams;

@@ -1,6 +1,7 @@
 //! Parts of documents: `->`, `->>`, `#>`, `#>>` and what describes a document.
 //!
-//! A part is a piece of the document's text. Of equal keys in a json, PostgreSQL gives the last one.
+//! A part is a piece of the document's text. Of equal keys in a json, PostgreSQL gives the last
+//! one.
 
 use std::borrow::Cow;
 

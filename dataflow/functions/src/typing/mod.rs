@@ -5,4 +5,5 @@ pub(crate) mod native;
 pub(crate) mod pass;
 pub(crate) mod resolve;
 pub(crate) mod rewrite;
+pub(crate) mod table;
 pub(crate) mod window;

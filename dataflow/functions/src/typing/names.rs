@@ -25,7 +25,7 @@ use datafusion_expr::{
 
 use super::resolve::{Argument, common, resolved};
 use crate::entry::{Entry, Gives};
-use crate::table::TABLE;
+use crate::typing::table::TABLE;
 
 /// Functions that are not entries, because they have a syntax or an order of evaluation of their
 /// own.

@@ -17,7 +17,7 @@ use tidemill_ir::types;
 
 use crate::entry::{Body, Entry, Gives, Kind};
 use crate::numeric::decimals::sized;
-use crate::table::TABLE;
+use crate::typing::table::TABLE;
 
 /// The type of an argument.
 #[derive(Debug, Clone, PartialEq)]

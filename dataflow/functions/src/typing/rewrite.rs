@@ -18,9 +18,9 @@ use super::native;
 use super::resolve::{Argument, cast_type, common, narrowed, resolved};
 use crate::entry::{Body, Entry, Gives, Kind};
 use crate::json::build;
-use crate::table::TABLE;
 use crate::text::{arrays, like, regex};
 use crate::time::dates;
+use crate::typing::table::TABLE;
 use crate::{casts, compare};
 
 mod aggregates;

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | totals | `count`, `sum`, `avg`, `bool_*`, `bit_*`, statistics | sums, kept as differences |
 //! | extremes | `min`, `max` | the sorted values, of which the first is read |
-//! | collected | `string_agg`, `json_agg`, `mode`, `percentile_*` | the sorted values, all of which are read |
+//! | collected | `string_agg`, `json_agg`, `mode`, `percentile_*` | sorted values, all are read |
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Collected aggregates: `string_agg`, `json_agg`, `mode` and percentiles, computed from all sorted values of a
-//! group.
+//! Collected aggregates: `string_agg`, `json_agg`, `mode` and percentiles, computed from all sorted
+//! values of a group.
 //!
 //! The values are arranged by group in the order of the aggregate ([`super::values`]). At each
 //! epoch in which a group changes, its values are read in order from the trace, and the aggregates

@@ -46,7 +46,9 @@ impl Scope {
 
     /// A call of the entry of a name that takes any number of arguments of one kind.
     fn filled(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
-        let entry = crate::table::TABLE.iter().find(|entry| entry.name == name);
+        let entry = crate::typing::table::TABLE
+            .iter()
+            .find(|entry| entry.name == name);
         match entry {
             Some(entry) => {
                 let constants: Vec<Option<ScalarValue>> = vec![None; args.len()];
@@ -114,8 +116,8 @@ impl Scope {
         self.filled(name, args.collect::<Result<_>>()?)
     }
 
-    /// `json_agg`, `json_object_agg` and their jsonb forms: the elements or members are collected as
-    /// documents, in which null is the null of JSON.
+    /// `json_agg`, `json_object_agg` and their jsonb forms: the elements or members are collected
+    /// as documents, in which null is the null of JSON.
     pub(super) fn document_aggregate(&self, function: Function, mut call: Call) -> Result<Expr> {
         let name = function.name();
         let to = converter(name);
@@ -209,8 +211,8 @@ fn converter(name: &str) -> &'static str {
     }
 }
 
-/// Refuses a literal that becomes a json without a cast, unless a json and a jsonb write it alike: a
-/// captured column may be either.
+/// Refuses a literal that becomes a json without a cast, unless a json and a jsonb write it alike:
+/// a captured column may be either.
 pub(super) fn written_alike(expr: &Expr) -> Result<()> {
     let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = expr else {
         return Ok(());

@@ -5,11 +5,11 @@
 
 use std::sync::LazyLock;
 
-use super::entry::Entry;
-use super::{casts, compare, json};
+use crate::entry::Entry;
 use crate::numeric::{arithmetic, decimals, double, to_char as numbers_to_char};
 use crate::text::{arrays, like, regex, strings};
 use crate::time::{dates, extract, to_char, to_date};
+use crate::{casts, compare, json};
 
 /// All entries, in the order of the families.
 ///
