@@ -47,6 +47,21 @@ impl Warehouse {
         });
         assert_eq!(found, *rows);
     }
+
+    /// Drops the pipeline, and checks that nothing of it is left but the table of frontiers.
+    fn is_dropped(&mut self, place: &Place) {
+        let dropped = place
+            .start("drop", &["--yes", &self.flag])
+            .ends(0, PATIENCE);
+        let said = "table `people` in sink `warehouse`";
+        assert!(dropped.contains(said), "{dropped}");
+        let left = format!(
+            "SELECT relname FROM pg_class WHERE relnamespace = '{}'::regnamespace AND relkind = 'r'",
+            self.schema
+        );
+        let frontiers = vec!["tidemill_frontiers".to_owned()];
+        assert_eq!(self.database.rows(&left), BTreeSet::from([frontiers]));
+    }
 }
 
 impl Drop for Warehouse {
@@ -123,17 +138,7 @@ fn a_killed_run_goes_on_in_two_sinks() {
     }
     ingest.stop("TERM");
     run.stop("TERM");
-    let dropped = place
-        .start("drop", &["--yes", &warehouse.flag])
-        .ends(0, PATIENCE);
-    let said = "table `people` in sink `warehouse`";
-    assert!(dropped.contains(said), "{dropped}");
-    let left = format!(
-        "SELECT relname FROM pg_class WHERE relnamespace = '{}'::regnamespace AND relkind = 'r'",
-        warehouse.schema
-    );
-    let frontiers = vec!["tidemill_frontiers".to_owned()];
-    assert_eq!(warehouse.database.rows(&left), BTreeSet::from([frontiers]));
+    warehouse.is_dropped(&place);
 }
 
 /// The query of one of several equal views.

@@ -476,6 +476,16 @@ fn particular(entry: &Supported, place: usize, rng: &mut StdRng) -> Option<Strin
     Some(quoted(text))
 }
 
+/// Texts that are uuids or nearly.
+const UUIDS: [&str; 6] = [
+    "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+    "{A0EEBC999C0B4EF8BB6D6BB9BD380A11}",
+    "a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11",
+    "a0eebc99",
+    "",
+    "a0eebc99-9c0b-4ef8-bb6d6bb9bd380a11",
+];
+
 /// SQL of an entry over these arguments; none for what SQL cannot say by itself.
 fn written(entry: &Supported, args: &[String], rng: &mut StdRng) -> Option<String> {
     Some(match (entry.name, args) {
@@ -489,17 +499,7 @@ fn written(entry: &Supported, args: &[String], rng: &mut StdRng) -> Option<Strin
         ("output", [a]) => format!("concat({a})"),
         ("smallint", [a]) => format!("CAST({a} AS smallint)"),
         ("uuid", [_]) => {
-            let uuid = pick(
-                &[
-                    "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
-                    "{A0EEBC999C0B4EF8BB6D6BB9BD380A11}",
-                    "a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11",
-                    "a0eebc99",
-                    "",
-                    "a0eebc99-9c0b-4ef8-bb6d6bb9bd380a11",
-                ],
-                rng,
-            );
+            let uuid = pick(&UUIDS, rng);
             format!(
                 "CAST(CAST(concat({}, left(s1, 0)) AS uuid) AS text)",
                 quoted(uuid)
