@@ -251,6 +251,12 @@ pub(crate) fn resolved(
                     signature(name, arguments)
                 ));
             }
+            if of_no_array(entry, &kinds) {
+                return Err(format!(
+                    "{} takes an array whose type is known: cast it, as in '{{a}}'::text[]",
+                    signature(name, arguments)
+                ));
+            }
             let result = result(entry, arguments, constants)?;
             Ok(Resolved {
                 entry: planned(entry),
@@ -264,6 +270,16 @@ pub(crate) fn resolved(
             signature(name, arguments)
         )),
     }
+}
+
+/// Whether PostgreSQL's function takes an array of any type (`anyarray`), and no argument says of
+/// which.
+fn of_no_array(entry: &Entry, kinds: &[Option<Kind>]) -> bool {
+    let any = matches!(
+        entry.name,
+        "array_to_string" | "array_length" | "cardinality"
+    );
+    any && kinds.first().is_some_and(Option::is_none)
 }
 
 /// Whether an entry takes this many arguments, of which the last ones have one kind. Functions of

@@ -414,7 +414,15 @@ impl Scope {
                 one_of(args.collect::<Result<_>>()?)?
             }
             name if WRITERS.contains(&name) => {
-                let args = args.into_iter().map(|arg| Ok(self.expr(arg)?.0));
+                // What stands between the others is a text.
+                let texts = usize::from(name == "concat_ws");
+                let args = args
+                    .into_iter()
+                    .enumerate()
+                    .map(|(at, arg)| match at < texts {
+                        true => self.plain(arg, "the first argument of `concat_ws`"),
+                        false => Ok(self.expr(arg)?.0),
+                    });
                 (args.collect::<Result<_>>()?, None)
             }
             "~" | "~*" | "!~" | "!~*" => {
