@@ -206,7 +206,7 @@ fn ledger(options: &Options, lease: Duration) -> Box<dyn Ledger> {
 }
 
 fn claimed(ledger: &mut dyn Ledger) -> Claim {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         match ledger.next().unwrap() {
             Next::Fetch(claim) => return claim,

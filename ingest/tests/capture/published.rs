@@ -170,7 +170,7 @@ fn what_cannot_be_published_is_put_aside() {
         let (options, stats, stop) = (options.clone(), Arc::clone(&stats), Arc::clone(&stop));
         move || stream(options, stats, stop)
     });
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while stats.captured.load(Ordering::Relaxed) < 4
         || stats.dead_letters.load(Ordering::Relaxed) < 2
     {

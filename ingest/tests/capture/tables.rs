@@ -221,7 +221,7 @@ fn a_change_has_its_place_in_the_transaction_whatever_is_captured_then() {
     database.run(TABLES);
     let mut capture = database.open(&["a", "b"]).unwrap();
     crate::read(capture.as_mut(), 2 + 2502);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     // Only what is noted is read anew alone.
     let noted = "SELECT FROM pg_tables WHERE tablename = '_tidemill_capture_tables'";
     while database.client.query(noted, &[]).unwrap().is_empty()

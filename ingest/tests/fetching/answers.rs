@@ -112,7 +112,7 @@ fn fetching<T>(options: &Options, meanwhile: impl FnOnce(&Stats) -> T) -> T {
 }
 
 fn until(what: &str, mut reached: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !reached() {
         assert!(Instant::now() < deadline, "not reached: {what}");
         std::thread::sleep(Duration::from_millis(2));
