@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -32,6 +33,8 @@ pub(crate) struct Example {
     pub(crate) by_hand: &'static [(&'static str, &'static str)],
     /// How often the tables change. The first change fills them.
     pub(crate) rounds: usize,
+    /// How long a change may take to be in all views.
+    pub(crate) patience: Duration,
     /// Indexes that PostgreSQL needs besides those of the keys, to answer in reasonable time.
     pub(crate) indexes: &'static [&'static str],
     /// Views that may be empty after every round, because their conditions are rarely met by
@@ -129,6 +132,7 @@ impl Example {
         }
         self.indexes.iter().for_each(|index| oracle.index(index));
         let mut river = River::new(&sql, workers);
+        river.patience = self.patience;
         for (table, _) in self.keys {
             river.log().create_topic(table, 2).unwrap();
         }

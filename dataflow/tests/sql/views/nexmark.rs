@@ -10,6 +10,7 @@ use rand::seq::IndexedRandom;
 use serde_json::{Value as Json, json};
 
 use crate::views::example::{Example, Tables};
+use crate::views::river::PATIENCE;
 
 const EXAMPLE: Example = Example {
     folder: "nexmark",
@@ -21,6 +22,7 @@ const EXAMPLE: Example = Example {
     ],
     by_hand: &WINDOWS,
     rounds: 5,
+    patience: PATIENCE,
     indexes: &[],
     empty_max: 0,
 };

@@ -30,7 +30,7 @@ const CLOCK: &str = "clock";
 const CHILD_WORKERS: &str = "TIDEMILL_TEST_VIEWS_WORKERS";
 /// How long a wave may take to become durable: a job of all views, whose recursions take a step of
 /// all workers for each iteration, beside other tests on two cores.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(5);
 /// A job whose frontier has not moved for so long has bound all there is.
 const STILL: Duration = Duration::from_secs(1);
@@ -48,6 +48,8 @@ pub(crate) struct River {
     /// The sink, opened when rows are read for the first time: each opening reads the definitions
     /// of all tables.
     sink: OnceCell<Arc<dyn Sink>>,
+    /// How long a wave may take.
+    pub(crate) patience: Duration,
 }
 
 struct Running {
@@ -121,6 +123,7 @@ impl River {
             running: None,
             clock: None,
             sink: OnceCell::new(),
+            patience: PATIENCE,
         };
         prepare(&river);
         let plan = config(river.directory.path(), workers, TimeSource::System).plan;
@@ -245,7 +248,7 @@ impl River {
 
     /// Waits until everything in the log is durable in the sink.
     pub(crate) fn settle(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         while !self.settled() {
             if self
                 .running
@@ -255,7 +258,11 @@ impl River {
                 let running = self.running.take().unwrap();
                 panic!("the job ended: {:?}", running.thread.join().unwrap());
             }
-            assert!(Instant::now() < deadline, "not durable after {PATIENCE:?}");
+            assert!(
+                Instant::now() < deadline,
+                "not durable after {:?}",
+                self.patience
+            );
             std::thread::sleep(LOOK);
         }
     }

@@ -8,12 +8,14 @@ use rand::seq::IndexedRandom;
 use serde_json::{Value as Json, json};
 
 use crate::views::example::{Example, Tables};
+use crate::views::river::PATIENCE;
 
 const EXAMPLE: Example = Example {
     folder: "tpch",
     keys: &KEYS,
     by_hand: &[],
     rounds: 5,
+    patience: PATIENCE,
     indexes: &[],
     empty_max: 3,
 };

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tpchgen::generators::{
@@ -20,6 +21,8 @@ const EXAMPLE: Example = Example {
     keys: &KEYS,
     by_hand: &[],
     rounds: 1 + PAIRS,
+    // The first change fills the tables.
+    patience: Duration::from_secs(3600),
     indexes: &["lineitem (l_partkey, l_suppkey)", "orders (o_custkey)"],
     empty_max: 1,
 };
