@@ -16,6 +16,7 @@
 //! | [`Comparison::Number`] | numbers with more digits than a view holds | casts to a numeric |
 //! | [`Comparison::Nothing`] | all others | passing on, counting, a cast to text |
 
+mod documents;
 mod planner_error;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use datafusion_expr::logical_plan::{Aggregate, DistinctOn, Join, Projection, Tab
 use datafusion_expr::{
     BinaryExpr, Distinct, Expr, JoinType, LogicalPlan, Operator, WindowFunctionDefinition, lit,
 };
+use documents::{document, is_document, of_unknown_type};
 pub(crate) use planner_error::named;
 use tidemill_ir::types;
 use tidemill_log::schema::{Comparison, SourceType};
@@ -465,7 +467,9 @@ impl Scope {
                     usable(&arg, kind, false, "compared by DISTINCT")?;
                 }
                 ("count", _) => {}
-                (_, kind) if is_document(kind) => return Ok(document((arg, kind))),
+                (name, kind) if is_document(kind) && !matches!(name, "min" | "max") => {
+                    return Ok(document((arg, kind)));
+                }
                 ("min" | "max", Some(kind)) if !kind.is_padded() => {
                     usable(&arg, kind, true, &format!("used in `{name}`"))?;
                     returned = Some(kind);
@@ -599,6 +603,9 @@ fn compared(left: Typed, right: Typed, order: bool) -> Result<(Expr, Expr)> {
                     return Err(refused(expr, kind, "compared with a document"));
                 }
             }
+            if let Some(expr) = of_unknown_type(&left, &right) {
+                return Err(refused(expr, one.or(other), what));
+            }
             return Ok((document(left), document(right)));
         }
         (Some(one), Some(other)) if one.is_padded() && other.is_padded() => one,
@@ -619,19 +626,6 @@ fn compared(left: Typed, right: Typed, order: bool) -> Result<(Expr, Expr)> {
         true => (bare(left), bare(right)),
         false => (left.0, right.0),
     })
-}
-
-/// Whether a value is the text of a JSON document.
-fn is_document(kind: Option<SourceType>) -> bool {
-    kind.is_some_and(SourceType::is_document)
-}
-
-/// A value that is the text of a document, as a document. Other values stay.
-fn document((expr, kind): Typed) -> Expr {
-    match kind.filter(|kind| kind.is_document()) {
-        Some(kind) => tidemill_functions::named(kind.name(), vec![expr]),
-        None => expr,
-    }
 }
 
 /// One side of a comparison of padded texts. A literal counts as padded; another text does not.
@@ -759,6 +753,11 @@ fn refused(expr: &Expr, kind: Option<SourceType>, what: &str) -> DataFusionError
         Comparison::Number => format!("cast it first, as in CAST({name} AS numeric(20,4))"),
         Comparison::Nothing if kind.has_fields() => {
             format!("it can be passed on and counted; CAST({name} AS text) is text")
+        }
+        Comparison::Nothing if kind.is_document() => {
+            format!(
+                "it can be passed on, counted and tested for NULL; CAST({name} AS jsonb) compares"
+            )
         }
         Comparison::Nothing => {
             format!(
