@@ -56,7 +56,8 @@ impl Warehouse {
         let said = "table `people` in sink `warehouse`";
         assert!(dropped.contains(said), "{dropped}");
         let left = format!(
-            "SELECT relname FROM pg_class WHERE relnamespace = '{}'::regnamespace AND relkind = 'r'",
+            "SELECT relname FROM pg_class
+             WHERE relnamespace = '{}'::regnamespace AND relkind = 'r'",
             self.schema
         );
         let frontiers = vec!["tidemill_frontiers".to_owned()];

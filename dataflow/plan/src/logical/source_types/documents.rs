@@ -19,8 +19,8 @@ pub(super) fn document((expr, kind): Typed) -> Expr {
     }
 }
 
-/// The document of a comparison in which nothing is known to be a jsonb. A captured column is a json
-/// here, whichever of the two it is in the source, and PostgreSQL compares no json.
+/// The document of a comparison in which nothing is known to be a jsonb. A captured column is a
+/// json here, whichever of the two it is in the source, and PostgreSQL compares no json.
 pub(super) fn of_unknown_type<'a>(left: &'a Typed, right: &'a Typed) -> Option<&'a Expr> {
     let is_jsonb = |(expr, kind): &Typed| match kind {
         Some(kind) => kind.name() == "jsonb",
