@@ -756,7 +756,7 @@ fn refused(expr: &Expr, kind: Option<SourceType>, what: &str) -> DataFusionError
         }
         Comparison::Nothing if kind.is_document() => {
             format!(
-                "it can be passed on, counted and tested for NULL; CAST({name} AS jsonb) compares"
+                "it can be passed on, counted and tested for NULL; compare CAST({name} AS jsonb)"
             )
         }
         Comparison::Nothing => {
