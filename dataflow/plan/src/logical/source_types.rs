@@ -754,7 +754,9 @@ fn refused(expr: &Expr, kind: Option<SourceType>, what: &str) -> DataFusionError
         Comparison::Nothing if kind.has_fields() => {
             format!("it can be passed on and counted; CAST({name} AS text) is text")
         }
-        Comparison::Nothing if kind.is_document() => {
+        Comparison::Nothing
+            if kind.is_document() && what.trim_end_matches(" by order") == "compared" =>
+        {
             format!(
                 "it can be passed on, counted and tested for NULL; compare CAST({name} AS jsonb)"
             )
