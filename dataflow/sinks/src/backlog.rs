@@ -8,6 +8,7 @@
 //!    does not fill the memory.
 //! 2. Every accepted callback is called exactly once, with an error if the sink is closed.
 
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use tidemill_log::{Error, Kind, Result};
@@ -18,6 +19,55 @@ use super::contract::{Done, Refused, Writes};
 pub(super) const MAX_QUEUED_ROWS: usize = 200_000;
 /// Most bytes of those rows.
 pub(super) const MAX_QUEUED_BYTES: usize = 64 << 20;
+
+/// Most rows of one commit, unless a single write has more.
+const MAX_ROWS_A_COMMIT: usize = 50_000;
+
+/// A message to the thread of a sink that writes. The backlog bounds the writes; other commands
+/// block their caller.
+pub(super) enum Command<T> {
+    /// Applies the writes of an epoch, and calls back.
+    Write(Writes, Pending),
+    /// Runs a function on the thread.
+    Run(Box<dyn FnOnce(&mut T) + Send>),
+}
+
+/// The loop of a thread that writes: serves commands until the sink is dropped. Writes that wait
+/// one behind the other are committed together.
+pub(super) fn serve<T>(
+    thread: &mut T,
+    queue: &Receiver<Command<T>>,
+    commit: impl Fn(&mut T, &[Writes]) -> Vec<Result<Vec<Refused>>>,
+) {
+    let mut next = queue.recv().ok();
+    while let Some(command) = next.take() {
+        match command {
+            Command::Run(work) => work(thread),
+            Command::Write(writes, pending) => {
+                let mut rows = writes.rows();
+                let (mut group, mut waiting) = (vec![writes], vec![pending]);
+                while rows < MAX_ROWS_A_COMMIT && next.is_none() {
+                    match queue.try_recv() {
+                        Ok(Command::Write(writes, pending)) => {
+                            rows += writes.rows();
+                            group.push(writes);
+                            waiting.push(pending);
+                        }
+                        Ok(other) => next = Some(other),
+                        Err(_) => break,
+                    }
+                }
+                let results = commit(thread, &group);
+                for (pending, result) in waiting.into_iter().zip(results) {
+                    pending.finish(result);
+                }
+            }
+        }
+        if next.is_none() {
+            next = queue.recv().ok();
+        }
+    }
+}
 
 /// Counts what one sink has accepted and what is not durable yet.
 #[derive(Default)]

@@ -24,7 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use tidemill_ir::Epoch;
 use tidemill_log::backoff::Backoff;
 use tidemill_log::{Error, Kind, Result};
 
-use super::backlog::{Backlog, Pending};
+use super::backlog::{Backlog, Command, serve};
 use super::contract::{
     Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
 };
@@ -54,8 +54,6 @@ use address::Address;
 use statement::Session;
 use write::Writer;
 
-/// Most rows of one transaction, unless a single write has more.
-const MAX_ROWS_A_COMMIT: usize = 50_000;
 /// The first and the longest pause between two attempts to commit.
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
@@ -69,19 +67,11 @@ pub(super) struct Postgres {
     /// Bounds what is accepted and not durable.
     backlog: Arc<Backlog>,
     /// The queue of the thread that writes.
-    commands: Sender<Command>,
+    commands: Sender<Command<Thread>>,
     /// The generation that writes; 0 before [`Sink::fence`].
     generation: Arc<AtomicU64>,
     /// Set when the sink is dropped: its retries have no other limit.
     closed: Arc<AtomicBool>,
-}
-
-/// A message to the thread. The backlog bounds the writes; other commands block their caller.
-enum Command {
-    /// Applies the writes of an epoch, and calls back.
-    Write(Writes, Pending),
-    /// Runs a function on the thread.
-    Run(Box<dyn FnOnce(&mut Thread) + Send>),
 }
 
 /// The thread that owns the connection for writing.
@@ -117,7 +107,7 @@ impl Postgres {
         };
         thread::Builder::new()
             .name("sink-postgres".into())
-            .spawn(move || thread.serve(&queue))
+            .spawn(move || serve(&mut thread, &queue, Thread::commit))
             .map_err(|e| Error::with_source(Kind::Retry, "starting the sink's thread", e))?;
         Ok(Self {
             address,
@@ -135,7 +125,7 @@ impl Postgres {
         work: impl FnOnce(&mut Session, &mut Writer) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = channel();
-        let command = Command::Run(Box::new(move |thread| {
+        let command = Command::Run(Box::new(move |thread: &mut Thread| {
             // The caller waits below. If it is gone, nobody needs the answer.
             let _ = reply.send(thread.once(work));
         }));
@@ -238,38 +228,6 @@ impl ReadBack for Postgres {
 }
 
 impl Thread {
-    /// The thread's loop: serves commands until the sink is dropped.
-    fn serve(&mut self, queue: &Receiver<Command>) {
-        let mut next = queue.recv().ok();
-        while let Some(command) = next.take() {
-            match command {
-                Command::Run(work) => work(self),
-                Command::Write(writes, pending) => {
-                    let mut rows = writes.rows();
-                    let (mut group, mut waiting) = (vec![writes], vec![pending]);
-                    while rows < MAX_ROWS_A_COMMIT && next.is_none() {
-                        match queue.try_recv() {
-                            Ok(Command::Write(writes, pending)) => {
-                                rows += writes.rows();
-                                group.push(writes);
-                                waiting.push(pending);
-                            }
-                            Ok(other) => next = Some(other),
-                            Err(_) => break,
-                        }
-                    }
-                    let results = self.commit(&group);
-                    for (pending, result) in waiting.into_iter().zip(results) {
-                        pending.finish(result);
-                    }
-                }
-            }
-            if next.is_none() {
-                next = queue.recv().ok();
-            }
-        }
-    }
-
     /// Runs `work` once with a connection, and reports whether the server answered.
     fn once<T>(&mut self, work: impl FnOnce(&mut Session, &mut Writer) -> Result<T>) -> Result<T> {
         let mut session = match self.session.take() {

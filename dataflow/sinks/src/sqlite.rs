@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use tidemill_log::backoff::Backoff;
 use tidemill_log::sqlite::connect;
 use tidemill_log::{Error, Kind, Result, failpoint};
 
-use super::backlog::{Backlog, Pending};
+use super::backlog::{Backlog, Command, serve};
 use super::contract::{
     Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
 };
@@ -48,8 +48,6 @@ use table::{
     sqlite_type, unclaimed,
 };
 
-/// Most rows of one transaction, unless a single write has more.
-const MAX_ROWS_A_COMMIT: usize = 50_000;
 /// The first and the longest pause between two attempts to commit.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
@@ -69,15 +67,7 @@ pub(super) struct Sqlite {
     /// Bounds what is accepted and not durable.
     backlog: Arc<Backlog>,
     /// The queue of the thread that writes.
-    commands: Sender<Command>,
-}
-
-/// A message to the thread. The backlog bounds the writes; other commands block their caller.
-enum Command {
-    /// Applies the writes of an epoch, and calls back.
-    Write(Writes, Pending),
-    /// Runs a function on the thread.
-    Run(Box<dyn FnOnce(&mut Writer) + Send>),
+    commands: Sender<Command<Writer>>,
 }
 
 /// The thread that owns the connection for writing.
@@ -128,7 +118,7 @@ impl Sqlite {
         };
         thread::Builder::new()
             .name("sink-sqlite".into())
-            .spawn(move || writer.serve(&queue))
+            .spawn(move || serve(&mut writer, &queue, Writer::commit))
             .map_err(|e| Error::with_source(Kind::Retry, "starting the sink's thread", e))?;
         Ok(Self {
             file: file.to_owned(),
@@ -143,7 +133,7 @@ impl Sqlite {
         work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = channel();
-        let command = Command::Run(Box::new(move |writer| {
+        let command = Command::Run(Box::new(move |writer: &mut Writer| {
             // The caller waits below. If it is gone, nobody needs the answer.
             let _ = reply.send(work(writer));
         }));
@@ -264,38 +254,6 @@ impl ReadBack for Sqlite {
 }
 
 impl Writer {
-    /// The thread's loop: serves commands until the sink is dropped.
-    fn serve(&mut self, queue: &Receiver<Command>) {
-        let mut next = queue.recv().ok();
-        while let Some(command) = next.take() {
-            match command {
-                Command::Run(work) => work(self),
-                Command::Write(writes, pending) => {
-                    let mut rows = writes.rows();
-                    let (mut group, mut waiting) = (vec![writes], vec![pending]);
-                    while rows < MAX_ROWS_A_COMMIT && next.is_none() {
-                        match queue.try_recv() {
-                            Ok(Command::Write(writes, pending)) => {
-                                rows += writes.rows();
-                                group.push(writes);
-                                waiting.push(pending);
-                            }
-                            Ok(other) => next = Some(other),
-                            Err(_) => break,
-                        }
-                    }
-                    let results = self.commit(&group);
-                    for (pending, result) in waiting.into_iter().zip(results) {
-                        pending.finish(result);
-                    }
-                }
-            }
-            if next.is_none() {
-                next = queue.recv().ok();
-            }
-        }
-    }
-
     /// Commits a group of writes, and retries while the file is busy, full or unreachable.
     fn commit(&mut self, group: &[Writes]) -> Vec<Result<Vec<Refused>>> {
         let mut backoff = Backoff::new(BACK_OFF_MIN, MAX_BACK_OFF);
