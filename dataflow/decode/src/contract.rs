@@ -39,6 +39,26 @@ pub enum Rest {
     Row(Arc<[usize]>),
 }
 
+impl Rest {
+    /// What a decoder found of a record that it read with placeholders. `lacking` are the columns
+    /// that have them. A record of which nothing can be used leaves `newest` as it was `before`.
+    pub(crate) fn of(
+        effect: std::result::Result<Effect, Refused>,
+        lacking: Option<Arc<[usize]>>,
+        newest: &mut Option<SourcePosition>,
+        before: Option<SourcePosition>,
+    ) -> Self {
+        match (effect, lacking) {
+            (Ok(Effect::Row), Some(lacking)) => Self::Row(lacking),
+            (Ok(Effect::Duplicate), _) => Self::Duplicate,
+            _ => {
+                *newest = before;
+                Self::Nothing
+            }
+        }
+    }
+}
+
 /// Decodes the values of one topic into the columns of one [`Source`](tidemill_ir::Source).
 /// Belongs to one thread.
 ///

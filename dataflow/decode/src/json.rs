@@ -274,14 +274,7 @@ impl Decoder for Json {
         self.lenient = true;
         let effect = self.push_after(value, newest);
         self.lenient = false;
-        match (effect, self.rest.take()) {
-            (Ok(Effect::Row), Some(lacking)) => Rest::Row(lacking),
-            (Ok(Effect::Duplicate), _) => Rest::Duplicate,
-            _ => {
-                *newest = before;
-                Rest::Nothing
-            }
-        }
+        Rest::of(effect, self.rest.take(), newest, before)
     }
 
     fn key(&mut self, key: &[u8]) {

@@ -189,14 +189,7 @@ impl Decoder for Avro {
         self.lenient = true;
         let effect = self.read(id, body, newest);
         self.lenient = false;
-        match (effect, self.rest.take()) {
-            (Ok(Effect::Row), Some(lacking)) => Rest::Row(lacking),
-            (Ok(Effect::Duplicate), _) => Rest::Duplicate,
-            _ => {
-                *newest = before;
-                Rest::Nothing
-            }
-        }
+        Rest::of(effect, self.rest.take(), newest, before)
     }
 
     fn key(&mut self, key: &[u8]) {
