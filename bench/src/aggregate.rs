@@ -20,7 +20,6 @@
 //! round 3: …                                             all rounds
 //! ```
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -226,13 +225,7 @@ impl<'a> Race<'a> {
             .arg(self.services.brokers()?)
             .stdout(Stdio::piped());
         let mut running = Running::start(&mut command, &self.work.join("baseline.log"))?;
-        let output = running.child.stdout.take().context("no output")?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        if line.is_empty() {
-            running.child.wait()?;
-            running.check_alive()?;
-        }
+        let line = running.line()?;
         let used = running.used()?;
         let answer: Answer = serde_json::from_str(&line)?;
         if answer.records != self.args.records {

@@ -71,7 +71,7 @@ struct Used<'a> {
 /// # Errors
 /// Kafka does not answer, or a record is not the expected JSON.
 pub(crate) fn run(args: &BaselineArgs) -> anyhow::Result<()> {
-    let (consumer, count) = consumer(&args.brokers, &args.topic)?;
+    let (consumer, count) = consumer(&args.brokers, std::slice::from_ref(&args.topic))?;
     let answer = match args.kind {
         Kind::Loop => by_hand(&consumer, count)?,
         Kind::Poll => {
@@ -118,10 +118,10 @@ fn by_hand(consumer: &BaseConsumer, count: u64) -> anyhow::Result<Answer> {
     })
 }
 
-/// A consumer at the begin of the topic, and the number of records.
+/// A consumer at the begin of the topics, and the number of their records.
 ///
 /// It reads all partitions from the first record on, without a consumer group's rebalancing.
-fn consumer(brokers: &str, topic: &str) -> anyhow::Result<(BaseConsumer, u64)> {
+pub(crate) fn consumer(brokers: &str, topics: &[String]) -> anyhow::Result<(BaseConsumer, u64)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "bench")
@@ -130,13 +130,15 @@ fn consumer(brokers: &str, topic: &str) -> anyhow::Result<(BaseConsumer, u64)> {
         .set("fetch.queue.backoff.ms", "2")
         .create()?;
     let wait = Duration::from_secs(10);
-    let metadata = consumer.fetch_metadata(Some(topic), wait)?;
-    let found = metadata.topics().first().context("no such topic")?;
     let (mut assigned, mut count) = (TopicPartitionList::new(), 0);
-    for partition in found.partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait)?;
-        assigned.add_partition_offset(topic, partition.id(), Offset::Offset(low))?;
-        count += (high - low).unsigned_abs();
+    for topic in topics {
+        let metadata = consumer.fetch_metadata(Some(topic), wait)?;
+        let found = metadata.topics().first().context("no such topic")?;
+        for partition in found.partitions() {
+            let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait)?;
+            assigned.add_partition_offset(topic, partition.id(), Offset::Offset(low))?;
+            count += (high - low).unsigned_abs();
+        }
     }
     consumer.assign(&assigned)?;
     Ok((consumer, count))

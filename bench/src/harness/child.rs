@@ -3,6 +3,7 @@
 //! in this way.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -81,6 +82,21 @@ impl Running {
             cpu_s: own,
             peak_mb: kib / 1024.0,
         })
+    }
+
+    /// The first line of the child's stdout, which must be piped.
+    ///
+    /// # Errors
+    /// The child ended without a line.
+    pub(crate) fn line(&mut self) -> anyhow::Result<String> {
+        let output = self.child.stdout.take().context("no output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        if line.is_empty() {
+            self.child.wait()?;
+            self.check_alive()?;
+        }
+        Ok(line)
     }
 
     /// An error with the last lines of the child's log if the child has ended.

@@ -50,9 +50,9 @@ pub(crate) fn filled(services: &Services, format: Format, count: u64) -> anyhow:
     let topic = format!("bench_{}_{count}_v{}", format.name(), users::VERSION);
     let log = log::open(services.kafka()?)?;
     log.create_topic(&topic, PARTITIONS)?;
-    let held: i64 = log.ranges(&topic)?.iter().map(|it| it.high - it.low).sum();
+    let held_before = held(&*log, &topic)?;
     let mut encode = encoder(services, &topic, format)?;
-    if held == count as i64 {
+    if held_before == count as i64 {
         // The registry may be a new one with other ids, so the last record is compared.
         let mut expected = Vec::new();
         encode(last(count).next(), &mut expected)?;
@@ -63,16 +63,11 @@ pub(crate) fn filled(services: &Services, format: Format, count: u64) -> anyhow:
             return Ok(topic);
         }
     }
-    if held != 0 {
-        bail!("topic {topic} holds {held} other records: start with services/down --wipe");
+    if held_before != 0 {
+        bail!("topic {topic} holds {held_before} other records: start with services/down --wipe");
     }
     eprintln!("filling {topic} with {count} users");
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", services.brokers()?)
-        .set("compression.type", "none")
-        .set("linger.ms", "20")
-        .set("batch.size", "524288")
-        .create()?;
+    let producer = producer(services)?;
     let (mut users, mut value) = (Users::default(), Vec::new());
     for index in 0..count {
         value.clear();
@@ -82,11 +77,26 @@ pub(crate) fn filled(services: &Services, format: Format, count: u64) -> anyhow:
         send(&producer, record.partition(partition).payload(&value))?;
     }
     producer.flush(std::time::Duration::from_secs(60))?;
-    let held: i64 = log.ranges(&topic)?.iter().map(|it| it.high - it.low).sum();
+    let held = held(&*log, &topic)?;
     if held != count as i64 {
         bail!("topic {topic} holds {held} records after {count} were produced");
     }
     Ok(topic)
+}
+
+/// How many records a topic holds.
+pub(crate) fn held(log: &dyn log::Log, topic: &str) -> anyhow::Result<i64> {
+    Ok(log.ranges(topic)?.iter().map(|it| it.high - it.low).sum())
+}
+
+/// A producer that fills topics.
+pub(crate) fn producer(services: &Services) -> anyhow::Result<BaseProducer> {
+    Ok(ClientConfig::new()
+        .set("bootstrap.servers", services.brokers()?)
+        .set("compression.type", "none")
+        .set("linger.ms", "20")
+        .set("batch.size", "524288")
+        .create()?)
 }
 
 /// The generator just before the user with the last index.

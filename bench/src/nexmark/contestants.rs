@@ -14,9 +14,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use rdkafka::Message;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, TimeSource, Workers, run};
@@ -24,6 +21,7 @@ use tidemill_log::log;
 
 use super::events::Kind;
 use super::{by_hand, topics};
+use crate::baseline::consumer;
 
 /// Time between two looks at the job. It is part of our wall time.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -75,25 +73,12 @@ fn hand_written(args: &PeerArgs) -> anyhow::Result<Answer> {
     let program = by_hand::program(&args.query);
     let mut program = program.with_context(|| format!("{} has no program", args.query))?;
     let brokers = args.kafka.trim_start_matches("kafka://");
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "bench")
-        .set("enable.auto.commit", "false")
-        // With the default of one second, the fetcher pauses whenever its queue was full.
-        .set("fetch.queue.backoff.ms", "2")
-        .create()?;
-    let log = log::open(&args.kafka)?;
-    let (mut assigned, mut events, mut kinds) = (TopicPartitionList::new(), 0, HashMap::new());
-    for kind in program.tables() {
-        let topic = topics::name(*kind, args.events);
-        for range in log.ranges(&topic)? {
-            let (partition, from) = (range.partition as i32, Offset::Offset(range.low));
-            assigned.add_partition_offset(&topic, partition, from)?;
-            events += (range.high - range.low).unsigned_abs();
-        }
-        kinds.insert(topic, *kind);
-    }
-    consumer.assign(&assigned)?;
+    let tables = program.tables().iter();
+    let kinds: HashMap<String, Kind> = tables
+        .map(|kind| (topics::name(*kind, args.events), *kind))
+        .collect();
+    let names: Vec<String> = kinds.keys().cloned().collect();
+    let (consumer, events) = consumer(brokers, &names)?;
     let mut read = 0;
     while read < events {
         let Some(message) = consumer.poll(Duration::from_secs(1)) else {

@@ -18,7 +18,6 @@ mod contestants;
 mod events;
 mod topics;
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -131,13 +130,7 @@ impl Race<'_> {
         }
         command.stdout(Stdio::piped());
         let mut running = Running::start(&mut command, &self.work.join("nexmark.log"))?;
-        let output = running.child.stdout.take().context("no output")?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        if line.is_empty() {
-            running.child.wait()?;
-            running.check_alive()?;
-        }
+        let line = running.line()?;
         let used = running.used()?;
         Ok((serde_json::from_str(&line)?, used))
     }

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer};
 use tidemill_log::log;
 
 use super::events::{Events, Kind, VERSION};
 use crate::harness::services::Services;
-use crate::harness::topic::{PARTITIONS, send};
+use crate::harness::topic::{PARTITIONS, held, producer, send};
 
 /// The name of a table's topic.
 pub(super) fn name(kind: Kind, events: u64) -> String {
@@ -22,14 +21,18 @@ pub(super) fn name(kind: Kind, events: u64) -> String {
 /// # Errors
 /// A topic has other records, or Kafka does not answer.
 pub(super) fn fill(services: &Services, events: u64) -> anyhow::Result<()> {
-    let mut held = 0;
     let log = log::open(services.kafka()?)?;
-    for kind in Kind::ALL {
-        let topic = name(kind, events);
-        log.create_topic(&topic, PARTITIONS)?;
-        let ranges = log.ranges(&topic)?;
-        held += ranges.iter().map(|it| it.high - it.low).sum::<i64>();
+    let topics = Kind::ALL.map(|kind| name(kind, events));
+    for topic in &topics {
+        log.create_topic(topic, PARTITIONS)?;
     }
+    let all_held = || {
+        topics
+            .iter()
+            .map(|topic| held(&*log, topic))
+            .sum::<anyhow::Result<i64>>()
+    };
+    let held = all_held()?;
     if held == events as i64 {
         return Ok(());
     }
@@ -37,13 +40,7 @@ pub(super) fn fill(services: &Services, events: u64) -> anyhow::Result<()> {
         bail!("the topics hold {held} other events: start with services/down --wipe");
     }
     eprintln!("filling the topics with {events} events");
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", services.brokers()?)
-        .set("compression.type", "none")
-        .set("linger.ms", "20")
-        .set("batch.size", "524288")
-        .create()?;
-    let topics = Kind::ALL.map(|kind| name(kind, events));
+    let producer = producer(services)?;
     let (mut generator, mut row) = (Events::default(), String::new());
     for index in 0..events {
         let kind = generator.next(&mut row);
@@ -55,5 +52,9 @@ pub(super) fn fill(services: &Services, events: u64) -> anyhow::Result<()> {
         )?;
     }
     producer.flush(Duration::from_secs(60))?;
+    let held = all_held()?;
+    if held != events as i64 {
+        bail!("the topics hold {held} events after {events} were produced");
+    }
     Ok(())
 }
